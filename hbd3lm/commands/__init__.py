@@ -1,0 +1,1 @@
+"""One module a verb: argument parsing and printing, nothing else."""

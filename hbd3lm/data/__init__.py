@@ -1,0 +1,1 @@
+"""Records, readers, synthetic problems, tokenizers and packing: text in, token arrays out."""

@@ -1,0 +1,136 @@
+"""The two records everything exchanges: a problem as published, and an example with its plan.
+
+``Problem`` is what the readers and the generator produce. ``HierarchicalExample`` is the one
+currency between plan generation, analysis, training and evaluation; its JSON (exactly five
+string fields) is the data format documented in ``GSM8K_README.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from hbd3lm.errors import UserError
+from hbd3lm.files import atomic_write, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A word problem as its data set publishes it.
+
+    Attributes:
+        id: unique within its data set, e.g. ``gsm8k_train_0``.
+        question: the text of the problem.
+        solution: worked solution in GSM8K's format: one step a line with ``<<48/2=24>>``
+            annotations, last line ``#### 72``. Data sets that publish no steps get the
+            shortest solution their fields carry (SVAMP: its equation; MultiArith: ``####`` only).
+        answer: the final number, normalised by :func:`hbd3lm.data.answers.normalize_number`.
+        subquestions: one sub-question a step (GSM8K ``socratic`` only), else empty.
+    """
+
+    id: str
+    question: str
+    solution: str
+    answer: str
+    subquestions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HierarchicalExample:
+    """Question -> plan -> execution, with the final answer as text. All fields are strings."""
+
+    id: str
+    question: str
+    plan: str
+    execution: str
+    answer_numerical: str
+
+
+FIELDS: tuple[str, ...] = tuple(field.name for field in fields(HierarchicalExample))
+
+
+def read_examples(path: str | Path, what: str = "--data_path") -> list[HierarchicalExample]:
+    """Read a JSON array (or JSON Lines, one object a line) of examples.
+
+    Fields beyond the five are ignored, so that per-problem evaluation records can be read too.
+
+    Args:
+        path: the file.
+        what: the flag or config key that named it, for error messages.
+
+    Raises:
+        UserError: missing or empty file, broken JSON, a record that lacks a field or holds a
+            non-string, or a repeated id; the message names the file and the record.
+    """
+    text = read_text(path, what)
+    rows = _parse_rows(text, path, what)
+    if not rows:
+        raise UserError(f"{what}: {path} holds no examples; write it with generate_gsm8k_plans.py")
+    examples = [_to_example(row, index, path, what) for index, row in enumerate(rows)]
+    seen: dict[str, int] = {}
+    for index, example in enumerate(examples):
+        if example.id in seen:
+            raise UserError(
+                f"{what}: {path}: records {seen[example.id]} and {index} both have the id "
+                f"{example.id!r}; ids must be unique"
+            )
+        seen[example.id] = index
+    return examples
+
+
+def write_examples(path: str | Path, examples: Iterable[HierarchicalExample]) -> None:
+    """Write a JSON array (JSON Lines if the name ends in ``.jsonl``), UTF-8, atomically."""
+    rows = [asdict(example) for example in examples]
+    with atomic_write(path) as file:
+        if Path(path).suffix == ".jsonl":
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        else:
+            json.dump(rows, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+
+
+def _parse_rows(text: str, path: str | Path, what: str) -> Sequence[object]:
+    stripped = text.lstrip("\ufeff \t\r\n")
+    if not stripped:
+        raise UserError(f"{what}: {path} is empty")
+    if stripped[0] == "[":
+        try:
+            return json.loads(stripped)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{what}: {path} is not valid JSON (line {error.lineno}, column {error.colno}: "
+                f"{error.msg}); the file may be cut off: generate it again"
+            ) from None
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip("\ufeff \t\r"):
+            continue
+        try:
+            rows.append(json.loads(line.lstrip("\ufeff")))
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{what}: {path}, line {number} is not valid JSON ({error.msg}); expected an "
+                "array of records or one record a line"
+            ) from None
+    return rows
+
+
+def _to_example(row: object, index: int, path: str | Path, what: str) -> HierarchicalExample:
+    where = f"{what}: {path}, record {index}"
+    if not isinstance(row, dict):
+        raise UserError(
+            f"{where} is a {type(row).__name__}, not an object with {', '.join(FIELDS)}"
+        )
+    if isinstance(row.get("id"), str):
+        where += f" (id {row['id']!r})"
+    for name in FIELDS:
+        if name not in row:
+            raise UserError(f"{where} has no field {name!r}; each record needs {', '.join(FIELDS)}")
+        if not isinstance(row[name], str):
+            raise UserError(
+                f"{where}: field {name!r} is {type(row[name]).__name__}, expected a string"
+            )
+    return HierarchicalExample(**{name: row[name] for name in FIELDS})

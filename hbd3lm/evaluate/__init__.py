@@ -1,0 +1,1 @@
+"""Perplexity, answer accuracy, abstraction of the model's own plans, speed."""

@@ -1,0 +1,1 @@
+"""Planners that write abstract plans, and the measures of how abstract a plan is."""

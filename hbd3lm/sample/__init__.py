@@ -1,0 +1,1 @@
+"""Blockwise samplers over a key-value cache of the clean past."""

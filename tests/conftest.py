@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests: the real data (where it is), toy tokenizers and models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets: ``HBD3LM_DATA_DIR``, or ``../shared/data``; else skip."""
+    folder = Path(os.environ.get("HBD3LM_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "gsm8k_train.jsonl").is_file():
+        pytest.skip(f"no real data in {folder}; set HBD3LM_DATA_DIR to a folder that holds it")
+    return folder
