@@ -1,0 +1,249 @@
+"""The two objectives behind one interface: block diffusion and next-token prediction.
+
+Everything a method has of its own is here and in its layout: how documents become batches,
+and whether the likelihood it gives is a bound. ``hierarchical``, ``flat`` and ``mdlm`` are
+layouts of :class:`BlockDiffusion`; ``ar`` is :class:`Autoregressive`, with or without a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hbd3lm.diffusion.corruption import Noise, noise_by_count, noise_by_time
+from hbd3lm.diffusion.schedule import LogLinearSchedule
+from hbd3lm.errors import UserError
+from hbd3lm.model.batch import Batch, Part, Piece, as_tokens, stack_rows
+from hbd3lm.model.layout import Document, Layout
+from hbd3lm.model.transformer import SHARED, Transformer
+
+Rows = Sequence[Sequence[int]]
+"""Which documents (by index) lie in each row of a batch."""
+
+
+class Objective(Protocol):
+    """What training and evaluation need to know of a method."""
+
+    layout: Layout
+    is_bound: bool
+    """True: the likelihood is a NELBO (an upper bound on the NLL); False: it is exact."""
+
+    def training_noise(self, documents: list[Document], rng: np.random.Generator) -> list[Noise]:
+        """One draw per document."""
+
+    def evaluation_noise(
+        self, document: Document, samples: int, rng: np.random.Generator
+    ) -> list[Noise]:
+        """Draws whose mean weighted loss is an unbiased estimate, for one document."""
+
+    def assemble(
+        self, documents: Sequence[Document], noises: Sequence[Noise], rows: Rows | None = None
+    ) -> Batch:
+        """Documents and their noise as a batch; ``rows`` None: one document a row."""
+
+
+def negative_log_likelihood(net: Transformer, batch: Batch) -> Tensor:
+    """Weighted cross-entropy of every document and segment: float32 [documents, segments].
+
+    For diffusion this is an unbiased estimate of the NELBO, for ``ar`` the exact NLL, in nats.
+    """
+    n_documents, n_segments = batch.real_tokens.shape
+    total = torch.zeros(n_documents * n_segments, device=batch.real_tokens.device)
+    past = None
+    for part in batch.parts:
+        if part.noisy is not None:
+            _, past = net(part.clean, past, part.module, keys_only=True)
+        predicting = part.predicting
+        select = part.weight > 0
+        hidden, _ = net(predicting, past, part.module, select=select)
+        loss = F.cross_entropy(
+            net.logits(hidden, part.module).float(), part.targets[select], reduction="none"
+        )
+        cell = predicting.tags.document[select] * n_segments + part.segment[select]
+        total = total.index_add(0, cell, loss * part.weight[select])
+    return total.view(n_documents, n_segments)
+
+
+def count_real_tokens(documents: Sequence[Document], layout: Layout) -> Tensor:
+    """[documents, segments] text and end tokens; fill is predicted but not counted."""
+    return torch.tensor(
+        [
+            [int((d.real & (d.segment == s)).sum()) for s in range(len(layout.segments))]
+            for d in documents
+        ]
+    )
+
+
+def _piece(ids: np.ndarray, position: np.ndarray, document: int, noisy: bool, block) -> Piece:
+    return {
+        "ids": ids,
+        "position": position,
+        "document": np.full(len(ids), document),
+        "noisy": np.full(len(ids), noisy),
+        "block": np.broadcast_to(np.asarray(block), ids.shape),
+    }
+
+
+@dataclass(frozen=True)
+class BlockDiffusion:
+    """BD3-LM over the layout's segments: absorbing noise block by block, given a clean past.
+
+    Attributes:
+        layout: segments and block sizes.
+        mask_id: the absorbing state.
+        modules: ``shared`` or ``separate`` (see :class:`ModelConfig`).
+        schedule: times for training.
+    """
+
+    layout: Layout
+    mask_id: int
+    modules: str = "shared"
+    schedule: LogLinearSchedule = field(default_factory=LogLinearSchedule)
+
+    def __post_init__(self) -> None:
+        if self.modules == "separate" and not self.layout.has_plan:
+            raise UserError(
+                "hierarchical.modules=separate needs a plan: set "
+                "training.hierarchical.enabled=true, or hierarchical.modules=shared"
+            )
+
+    @property
+    def is_bound(self) -> bool:
+        """A block of one token has no order to marginalise: then the NELBO is the exact NLL."""
+        return any(segment.block_size > 1 for segment in self.layout.segments)
+
+    def training_noise(self, documents: list[Document], rng: np.random.Generator) -> list[Noise]:
+        return noise_by_time(documents, self.schedule, rng)
+
+    def evaluation_noise(
+        self, document: Document, samples: int, rng: np.random.Generator
+    ) -> list[Noise]:
+        return noise_by_count(document, samples, rng)
+
+    def assemble(
+        self, documents: Sequence[Document], noises: Sequence[Noise], rows: Rows | None = None
+    ) -> Batch:
+        rows = [[i] for i in range(len(documents))] if rows is None else rows
+        if self.modules == "shared":
+            modules = [(SHARED, range(len(self.layout.segments)))]
+        else:
+            modules = [(segment.name, [i]) for i, segment in enumerate(self.layout.segments)]
+        parts = []
+        for module, segments in modules:
+            with_question = 0 in segments  # the question belongs to the first module
+            pieces = [
+                self._pieces(index, documents[index], noises[index], segments, with_question)
+                for index in range(len(documents))
+            ]
+            clean = stack_rows([[pieces[i][0] for i in row] for row in rows])
+            noisy = stack_rows([[pieces[i][1] for i in row] for row in rows])
+            parts.append(
+                Part(
+                    module,
+                    as_tokens(clean),
+                    as_tokens(noisy),
+                    noisy["target"],
+                    noisy["weight"],
+                    noisy["segment"],
+                )
+            )
+        return Batch(tuple(parts), count_real_tokens(documents, self.layout))
+
+    def _pieces(
+        self, index: int, document: Document, noise: Noise, segments, with_question: bool
+    ) -> tuple[Piece, Piece]:
+        """The clean and the noisy tokens of one document that belong to some segments."""
+        mine = np.isin(document.segment, list(segments))
+        n_question = len(document.question)
+        position = (n_question + np.arange(len(document.targets)))[mine]
+        targets, block, masked = document.targets[mine], document.block[mine], noise.masked[mine]
+        noisy = _piece(np.where(masked, self.mask_id, targets), position, index, True, block)
+        noisy |= {
+            "target": targets,
+            "weight": noise.weight[mine],
+            "segment": document.segment[mine],
+        }
+        if not with_question:
+            return _piece(targets, position, index, False, block), noisy
+        clean = _piece(
+            np.concatenate([document.question, targets]),
+            np.concatenate([np.arange(n_question), position]),
+            index,
+            False,
+            np.concatenate([np.zeros(n_question, dtype=np.int64), block]),
+        )
+        return clean, noisy
+
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """The ordinary next-token model: one clean, causal stream; exact likelihoods.
+
+    Every token is a block of its own, so the one mask rule is the causal mask. The layout must
+    have block size 1 (hence no fill).
+    """
+
+    layout: Layout
+    modules: str = "shared"
+    is_bound = False
+
+    def __post_init__(self) -> None:
+        if self.modules != "shared":
+            raise UserError(
+                "hierarchical.modules=separate does not fit algo=ar: its plan's last token "
+                "predicts the execution's first; use hierarchical.modules=shared"
+            )
+        if any(segment.block_size != 1 for segment in self.layout.segments):
+            raise UserError("algo=ar predicts token by token: block_size must be 1")
+
+    def training_noise(self, documents: list[Document], rng: np.random.Generator) -> list[Noise]:
+        del rng
+        return [self._no_noise(document) for document in documents]
+
+    def evaluation_noise(
+        self, document: Document, samples: int, rng: np.random.Generator
+    ) -> list[Noise]:
+        del samples, rng  # exact: one pass says it all
+        return [self._no_noise(document)]
+
+    @staticmethod
+    def _no_noise(document: Document) -> Noise:
+        n = len(document.targets)
+        return Noise(np.zeros(n, dtype=bool), np.ones(n, dtype=np.float32))
+
+    def assemble(
+        self, documents: Sequence[Document], noises: Sequence[Noise], rows: Rows | None = None
+    ) -> Batch:
+        rows = [[i] for i in range(len(documents))] if rows is None else rows
+        stacked = stack_rows(
+            [[self._piece(i, documents[i], noises[i]) for i in row] for row in rows]
+        )
+        part = Part(
+            SHARED,
+            as_tokens(stacked),
+            None,
+            stacked["target"],
+            stacked["weight"],
+            stacked["segment"],
+        )
+        return Batch((part,), count_real_tokens(documents, self.layout))
+
+    @staticmethod
+    def _piece(index: int, document: Document, noise: Noise) -> Piece:
+        n_question, n = len(document.question), len(document)
+        ids = np.concatenate([document.question, document.targets])[:-1]
+        # Token i predicts token i + 1: the question's last token starts the first segment.
+        shifted = slice(n_question - 1, None)
+        target, segment = np.zeros((2, n - 1), dtype=np.int64)
+        weight = np.zeros(n - 1, dtype=np.float32)
+        target[shifted], segment[shifted] = document.targets, document.segment
+        weight[shifted] = noise.weight
+        position = np.arange(n - 1)
+        extra = {"target": target, "segment": segment, "weight": weight}
+        return _piece(ids, position, index, False, position) | extra

@@ -1,0 +1,70 @@
+"""Attention under the mask rule: a dense boolean mask for SDPA, a block mask for FlexAttention.
+
+SDPA is used on the CPU (FlexAttention has no backward there) and for the short queries of
+sampling; FlexAttention on CUDA skips the tiles in which no query may see any key.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hbd3lm.errors import UserError
+from hbd3lm.model.mask import Tags, dense_mask, flex_mask_mod
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+BACKENDS = ("auto", "sdpa", "flex")
+
+
+def choose_backend(name: str, device: torch.device, n_queries: int) -> str:
+    """Resolve ``auto``: FlexAttention for long queries on CUDA, SDPA otherwise."""
+    if name not in BACKENDS:
+        raise UserError(f"trainer.attention={name}: choose one of {', '.join(BACKENDS)}")
+    if name != "auto":
+        return name
+    return "flex" if device.type == "cuda" and n_queries >= 128 else "sdpa"
+
+
+def build_mask(query: Tags, key: Tags, backend: str, dtype: torch.dtype) -> Tensor | BlockMask:
+    """The mask of one pass: additive [N, 1, Lq, Lk] for ``sdpa``, a BlockMask for ``flex``.
+
+    The additive form holds 0 and -inf, so a masked key has a weight of exactly 0. It is made
+    once a pass, in the dtype of the queries, rather than converted from bool in every layer.
+    """
+    if backend == "flex":
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        n_rows, n_queries = query.block.shape
+        return create_block_mask(
+            flex_mask_mod(query, key),
+            n_rows,
+            None,
+            n_queries,
+            key.block.shape[1],
+            device=query.block.device,
+        )
+    allowed = dense_mask(query, key).unsqueeze(1)
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return mask.masked_fill_(~allowed, float("-inf"))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask) -> Tensor:
+    """Softmax attention: q [N, H, Lq, dh], k and v [N, Hkv, Lk, dh] -> [N, H, Lq, dh]."""
+    grouped = q.shape[1] != k.shape[1]
+    if isinstance(mask, Tensor):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+    return _flex_attention(q.is_cuda)(q, k, v, block_mask=mask, enable_gqa=grouped)
+
+
+@functools.cache
+def _flex_attention(compiled: bool):
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Uncompiled it materialises all scores: right, but only fit for tests.
+    return torch.compile(flex_attention, dynamic=False) if compiled else flex_attention

@@ -1,0 +1,240 @@
+"""The one transformer: pre-norm blocks over tagged tokens, reading a past of keys and values.
+
+Training and sampling are the same two calls. A pass over clean tokens (x_0) yields a past; a
+pass over noisy tokens (x_t) reads it and predicts:
+
+    _, past   = net(clean, keys_only=True)      # training: whole documents; sampling: the prefix
+    hidden, _ = net(noisy, past)                # training: every block; sampling: the current one
+    logits    = net.logits(hidden)
+
+so the key-value cache is not an optimisation beside the model but the model itself, and
+nothing clean can depend on anything noisy. There is no time conditioning: with absorbing
+noise the network needs none (MDLM, Sahoo et al., 2024).
+
+Shapes: N rows, L tokens of this pass, Lk tokens seen, D = dim, H heads, dh = head width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hbd3lm.model.attention import attend, build_mask, choose_backend
+from hbd3lm.model.batch import Tokens
+from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.mask import Tags, cat_tags
+
+SHARED = "shared"
+"""Name of the only stack when the modules share their weights."""
+
+
+class Memory(Protocol):
+    """Keys and values of tokens computed before; ``Past`` here, ``KVCache`` when sampling."""
+
+    def join_tags(self, tags: Tags) -> Tags:
+        """Tags [N, Lk] of all that this pass sees: the past and its own tokens."""
+
+    def join(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [N, Hkv, Lk, dh] to go with them."""
+
+
+class Past(NamedTuple):
+    """A past that grows by concatenation (training and likelihoods, with gradients)."""
+
+    tags: Tags
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    def join_tags(self, tags: Tags) -> Tags:
+        return cat_tags(self.tags, tags)
+
+    def join(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
+
+
+def make_norm(config: ModelConfig, dim: int) -> nn.Module:
+    if config.norm == "layernorm":
+        return nn.LayerNorm(dim, eps=config.norm_eps, bias=False)
+    return nn.RMSNorm(dim, eps=config.norm_eps)
+
+
+def rotary_tables(position: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, 1, L, dh/2] of integer positions [N, L] (RoPE, Su et al., 2021)."""
+    frequency = base ** (
+        -torch.arange(0, head_dim, 2, dtype=torch.float32, device=position.device) / head_dim
+    )
+    angle = position.float()[:, None, :, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + dh/2) of x [N, H, L, dh]: the half-split convention."""
+    a, b = x.chunk(2, dim=-1)  # promoted to float32 by the tables
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with rotary positions and, optionally, grouped keys and QK-norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads = config.n_heads, config.resolved_kv_heads
+        self.head_dim = config.resolved_head_dim
+        widths = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim)
+        self.wq = nn.Linear(config.dim, widths[0], bias=config.attention_bias)
+        self.wkv = nn.Linear(config.dim, 2 * widths[1], bias=config.attention_bias)
+        self.wo = nn.Linear(widths[0], config.dim, bias=False)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+        else:
+            self.q_norm = self.k_norm = nn.Identity()
+
+    def keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, L, D] -> rotated keys and values, each [N, Hkv, L, dh]."""
+        k, v = self.wkv(x).unflatten(-1, (2, self.n_kv_heads, self.head_dim)).unbind(2)
+        return rotate(self.k_norm(k).transpose(1, 2), cos, sin), v.transpose(1, 2)
+
+    def queries(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [N, L, D] -> rotated queries [N, H, L, dh]."""
+        q = self.wq(x).unflatten(-1, (self.n_heads, self.head_dim))
+        return rotate(self.q_norm(q).transpose(1, 2), cos, sin)
+
+
+class MLP(nn.Module):
+    """GELU (tanh) or SwiGLU feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gated = config.mlp == "swiglu"
+        hidden = config.resolved_hidden_dim
+        self.up = nn.Linear(config.dim, hidden * (2 if self.gated else 1), bias=config.mlp_bias)
+        self.down = nn.Linear(hidden, config.dim, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gated:
+            gate, up = self.up(x).chunk(2, dim=-1)
+            return self.down(F.silu(gate) * up)
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(config, config.dim)
+        self.attention = Attention(config)
+        self.mlp_norm = make_norm(config, config.dim)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+
+class Stack(nn.Module):
+    """All weights of one module: embedding, blocks, final norm and output head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = make_norm(config, config.dim)
+        self.head = None
+        if not config.tie_embeddings:
+            self.head = nn.Linear(config.dim, config.vocab_size - 1, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.02); the residual branches start at zero, so depth starts as identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            nn.init.zeros_(block.attention.wo.weight)
+            nn.init.zeros_(block.mlp.down.weight)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """[V - 1, D]: no row for the mask token, so p(mask) = 0 by construction (SUBS)."""
+        return self.embedding.weight[:-1] if self.head is None else self.head.weight
+
+
+class Transformer(nn.Module):
+    """The network of every method: one stack (``shared``) or one for each of H and L."""
+
+    def __init__(self, config: ModelConfig, attention: str = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.attention_backend = attention
+        names = (SHARED,) if config.modules == "shared" else ("plan", "execution")
+        self.stacks = nn.ModuleDict({name: Stack(config) for name in names})
+
+    def module_of(self, segment: str) -> str:
+        """Name of the stack that runs the tokens of a segment."""
+        return SHARED if self.config.modules == "shared" else segment
+
+    def forward(
+        self,
+        tokens: Tokens,
+        past: Memory | None = None,
+        module: str = SHARED,
+        select: Tensor | None = None,
+        keys_only: bool = False,
+    ) -> tuple[Tensor | None, Past]:
+        """Run ``tokens`` through a stack, seeing ``past`` and themselves under the mask rule.
+
+        Args:
+            tokens: [N, L].
+            past: keys and values of earlier tokens; of any module, layer by layer.
+            module: which stack's weights run these tokens.
+            select: bool [N, L]; hidden states are computed and returned for these only.
+            keys_only: skip all that does not end in keys and values (the last block's queries,
+                output and MLP): for clean tokens that predict nothing.
+
+        Returns:
+            hidden states [N, L, D] after the final norm ([M, D] with ``select``; None with
+            ``keys_only``), and the past that now includes these tokens.
+        """
+        stack, config = self.stacks[module], self.config
+        x = stack.embedding(tokens.ids)  # [N, L, D]
+        cos, sin = rotary_tables(tokens.position, config.resolved_head_dim, config.rope_base)
+        tags = tokens.tags if past is None else past.join_tags(tokens.tags)
+        backend = choose_backend(self.attention_backend, x.device, x.shape[1])
+        mask = None
+        keys, values = [], []
+        last = len(stack.blocks) - 1
+        for i, block in enumerate(stack.blocks):
+            normed = block.attention_norm(x)
+            k, v = block.attention.keys_values(normed, cos, sin)
+            if past is not None:
+                k, v = past.join(i, k, v)
+            keys.append(k)
+            values.append(v)
+            if keys_only and i == last:
+                return None, Past(tags, keys, values)
+            q = block.attention.queries(normed, cos, sin)
+            if mask is None:
+                mask = build_mask(tokens.tags, tags, backend, q.dtype)
+            mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
+            if select is not None and i == last:
+                # Nobody reads the last block's other outputs: drop them before the matrices.
+                mixed, x = mixed[select], x[select]
+            x = x + block.dropout(block.attention.wo(mixed))
+            x = x + block.dropout(block.mlp(block.mlp_norm(x)))
+        return stack.norm(x), Past(tags, keys, values)
+
+    def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
+        """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""
+        return F.linear(hidden, self.stacks[module].output_weight.type_as(hidden))
+
+    def count_parameters(self, embeddings: bool = True) -> int:
+        """Number of weights; without the embedding tables (and untied heads) if so asked."""
+        return sum(
+            parameter.numel()
+            for name, parameter in self.named_parameters()
+            if embeddings or not (".embedding." in name or ".head." in name)
+        )
