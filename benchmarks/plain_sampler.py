@@ -1,0 +1,122 @@
+"""Sampling written the plain way: one problem at a time, no cache, everything recomputed.
+
+The yardstick for ``hbd3lm.sample.decoder`` in speed (``benchmarks/sample.py``) and in truth
+(``tests/sample/test_decoder.py``): same network, same strategies, same random numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hbd3lm.model.batch import Tokens
+from hbd3lm.model.layout import Layout
+from hbd3lm.model.mask import Tags
+from hbd3lm.model.transformer import Transformer
+from hbd3lm.sample.decoder import Prompt, Sample, SpecialIds
+from hbd3lm.sample.strategies import (
+    BlockState,
+    SamplingConfig,
+    make_strategy,
+    pick_tokens,
+    token_uniforms,
+)
+
+Stretch = tuple[str, list[int], list[int], bool]
+"""Module, ids, block ordinals, noisy."""
+
+
+def full_forward(net: Transformer, stretches: list[Stretch]) -> torch.Tensor:
+    """Hidden states [L, D] of the last module's tokens; earlier modules first, as in training."""
+    past, hidden, position = None, None, 0
+    modules = list(dict.fromkeys(module for module, *_ in stretches))
+    for module in modules:
+        mine = [stretch for stretch in stretches if stretch[0] == module]
+        ids = [i for _, some, _, _ in mine for i in some]
+        block = [b for _, _, some, _ in mine for b in some]
+        noisy = [flag for _, some, _, flag in mine for _ in some]
+        tags = Tags(
+            torch.zeros(1, len(ids), dtype=torch.long), torch.tensor([noisy]), torch.tensor([block])
+        )
+        positions = torch.arange(position, position + len(ids))[None]
+        hidden, past = net(Tokens(torch.tensor([ids]), positions, tags), past, module)
+        position += len(ids)
+    return hidden[0]
+
+
+@torch.inference_mode()
+def plain_sample(
+    net: Transformer,
+    layout: Layout,
+    ids: SpecialIds,
+    config: SamplingConfig,
+    prompt: Prompt,
+    autoregressive: bool = False,
+) -> Sample:
+    """One sample of one problem; compare :meth:`hbd3lm.sample.decoder.Decoder.sample`."""
+    strategy = make_strategy(config)
+    sample = Sample(prompt.problem)
+    first = net.module_of(layout.segments[0].name)
+    clean: list[Stretch] = [(first, list(prompt.question), [0] * len(prompt.question), False)]
+    ordinal = 1
+    for spec in layout.segments:
+        module = net.module_of(spec.name)
+        if spec.name in prompt.given:
+            some = list(prompt.given[spec.name])
+            while len(some) % spec.block_size:
+                some.append(ids.fill)
+            blocks = [ordinal + i // spec.block_size for i in range(len(some))]
+            clean.append((module, some, blocks, False))
+            ordinal = blocks[-1] + 1
+            continue
+        written: list[int] = []
+        while len(written) < spec.max_len and ids.ends[spec.name] not in written:
+            if autoregressive:
+                block = _next_token(net, config, prompt, clean, ordinal)
+                sample.evaluations += 1
+            else:
+                block = [ids.mask] * spec.block_size
+                step = np.zeros(1, dtype=np.int64)
+                while ids.mask in block:
+                    hidden = full_forward(
+                        net, [*clean, (module, block, [ordinal] * len(block), True)]
+                    )
+                    sample.evaluations += 1
+                    _denoise(
+                        net, config, strategy, prompt, module, hidden, block, ordinal, step, ids
+                    )
+            clean.append((module, block, [ordinal] * len(block), False))
+            written += block
+            ordinal += 1
+        ended = ids.ends[spec.name] in written
+        text = written[: written.index(ids.ends[spec.name])] if ended else written
+        sample.segments[spec.name] = [i for i in text if i != ids.fill]
+        sample.ended[spec.name] = ended
+    return sample
+
+
+def _denoise(net, config, strategy, prompt, module, hidden, block, ordinal, step, ids) -> None:
+    masked = np.array([[token == ids.mask for token in block]])
+    problem, ordinals = np.array([prompt.problem]), np.array([ordinal])
+    state = BlockState(masked, problem, ordinals, step, np.array([len(block)]))
+    asked = strategy.choose(state)
+    place = np.nonzero(asked)
+    logits = net.logits(hidden[-len(block) :], module)[torch.from_numpy(asked[0])]
+    u = token_uniforms(config.seed, problem[place[0]], ordinals[place[0]], place[1])
+    tokens, probability = pick_tokens(logits, config.temperature, config.top_p, u)
+    confidence = np.zeros(asked.shape)
+    confidence[place] = probability.numpy()
+    decided = strategy.decide(state, asked, confidence)[0]
+    for where, token in zip(place[1], tokens.tolist()):
+        if decided[where]:
+            block[where] = token
+
+
+def _next_token(net, config, prompt, clean, ordinal) -> list[int]:
+    tokens = [i for _, some, _, _ in clean for i in some]
+    hidden = full_forward(net, [(clean[0][0], tokens, list(range(len(tokens))), False)])
+    u = token_uniforms(
+        config.seed, np.array([prompt.problem]), np.array([ordinal]), np.zeros(1, dtype=np.int64)
+    )
+    token, _ = pick_tokens(net.logits(hidden[-1:]), config.temperature, config.top_p, u)
+    return token.tolist()

@@ -1,0 +1,69 @@
+"""Likelihoods of whole data sets: fixed batches of noise draws, and sums per document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hbd3lm.diffusion.objective import Objective, negative_log_likelihood
+from hbd3lm.model.batch import Batch
+from hbd3lm.model.layout import Document
+from hbd3lm.model.transformer import Transformer
+
+EvaluationBatch = tuple[Batch, list[int], list[float]]
+"""A batch and, for each of its documents, its index in the data set and its share (1 / draws)."""
+
+
+class EvaluationBatches(torch.utils.data.Dataset):
+    """Every (document, draw of the noise) once, shortest first.
+
+    The noise of document ``i`` is a function of (seed, i): the same whatever the batch size,
+    the process count or the other documents.
+
+    Args:
+        samples: draws per document (an exact objective makes only one).
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        objective: Objective,
+        samples: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.documents, self.objective = documents, objective
+        self.samples, self.seed = samples, seed
+        draws = len(self._noise(0))
+        order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
+        self.share = 1 / draws
+        self.cells = [(i, draw) for i in order for draw in range(draws)]
+        self.batch_size = batch_size
+
+    def _noise(self, index: int):
+        rng = np.random.default_rng([self.seed, 3, index])
+        return self.objective.evaluation_noise(self.documents[index], self.samples, rng)
+
+    def __len__(self) -> int:
+        return -(-len(self.cells) // self.batch_size)
+
+    def __getitem__(self, index: int) -> EvaluationBatch:
+        cells = self.cells[index * self.batch_size : (index + 1) * self.batch_size]
+        noises = {i: self._noise(i) for i in {i for i, _ in cells}}
+        batch = self.objective.assemble(
+            [self.documents[i] for i, _ in cells], [noises[i][draw] for i, draw in cells]
+        )
+        return batch, [i for i, _ in cells], [self.share] * len(cells)
+
+
+def add_losses(table: Tensor, net: Transformer, item: EvaluationBatch) -> None:
+    """Add a batch's share of the NLL (or NELBO), in nats, to ``table`` [documents, segments]."""
+    batch, indices, shares = item
+    losses = negative_log_likelihood(net, batch).to(table)
+    index = torch.tensor(indices, device=table.device)
+    table.index_add_(
+        0, index, losses * torch.tensor(shares, device=table.device)[:, None].to(table)
+    )

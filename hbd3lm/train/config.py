@@ -1,0 +1,81 @@
+"""Settings of a training run, one sentence each; contradictions are refused by the flag's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hbd3lm.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The ``training`` group of the configuration, hierarchical lengths aside."""
+
+    max_steps: int = 50_000
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Problems per process and micro-batch."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of AdamW."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up; None: 2,500, but at most a tenth of max_steps."""
+    lr_schedule: str = "cosine"
+    """After the warm-up: ``constant``, or ``cosine`` down to a tenth of the peak."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay on matrices; norms, biases and embeddings have none."""
+    beta1: float = 0.9
+    """AdamW's decay of the first moment."""
+    beta2: float = 0.99
+    """AdamW's decay of the second moment."""
+    grad_clip: float = 1.0
+    """Global gradient norm above which gradients are scaled down; 0: never."""
+    ema_decay: float = 0.9999
+    """Decay of the weight average used for validation and checkpoints, warmed up as
+    (1 + n) / (10 + n); 0: no average."""
+    batching: str = "bucket"
+    """``bucket``: one problem a row, rows of similar length; ``pack``: several a row."""
+    valid_every: int = 500
+    """Steps between validations."""
+    valid_samples: int = 4
+    """Draws of the noise per problem and validation, the same each time."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints of the latest state."""
+    log_every: int = 10
+    """Steps between logged training losses."""
+    resume: bool = True
+    """Continue from the run folder's last checkpoint where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_steps",
+            "batch_size",
+            "accumulate",
+            "valid_every",
+            "valid_samples",
+            "checkpoint_every",
+            "log_every",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise UserError(f"training.learning_rate must be positive, got {self.learning_rate}")
+        if self.warmup_steps is not None and self.warmup_steps < 0:
+            raise UserError(f"training.warmup_steps must not be negative, got {self.warmup_steps}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"training.ema_decay must lie in [0, 1), got {self.ema_decay}")
+        for name, allowed in (
+            ("lr_schedule", ("constant", "cosine")),
+            ("batching", ("bucket", "pack")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UserError(
+                    f"training.{name}={getattr(self, name)}: choose one of {', '.join(allowed)}"
+                )
+
+    @property
+    def resolved_warmup_steps(self) -> int:
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return min(2_500, self.max_steps // 10)

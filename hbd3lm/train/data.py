@@ -1,0 +1,129 @@
+"""Batches for Lightning: training steps as a pure function of their number, fixed validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from hbd3lm.data.batching import StepBatches, pack_rows
+from hbd3lm.diffusion.corruption import Noise
+from hbd3lm.diffusion.likelihood import EvaluationBatches
+from hbd3lm.diffusion.objective import Objective
+from hbd3lm.model.batch import Batch
+from hbd3lm.model.layout import Document
+from hbd3lm.train.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A micro-batch of one process.
+
+    Attributes:
+        batch: the tokens.
+        denominator: real tokens of the whole optimiser step, over all processes and
+            micro-batches. Summed losses are divided by it once, so that 1 and N processes, and
+            any accumulation, take the same step.
+    """
+
+    batch: Batch
+    denominator: float
+
+    def to(self, device, **kwargs) -> TrainingBatch:
+        return TrainingBatch(self.batch.to(device), self.denominator)
+
+
+class TrainingBatches(Dataset):
+    """Micro-batch ``i`` of this process; depends on (seed, i, rank) and nothing else.
+
+    The noise is drawn for the documents of the whole optimiser step and then divided, so it
+    does not depend on how many processes share the step.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        objective: Objective,
+        config: TrainingConfig,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.documents, self.objective, self.config = documents, objective, config
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        step_size = config.batch_size * config.accumulate * world_size
+        self.steps = StepBatches([len(document) for document in documents], step_size, seed)
+        self.real_tokens = np.array([int(document.real.sum()) for document in documents])
+
+    def __len__(self) -> int:
+        return self.config.max_steps * self.config.accumulate
+
+    def __getitem__(self, index: int) -> TrainingBatch:
+        step, micro = divmod(index, self.config.accumulate)
+        chosen = self.steps[step]
+        documents = [self.documents[i] for i in chosen]
+        noises = self.objective.training_noise(
+            documents, np.random.default_rng([self.seed, 2, step])
+        )
+        start = (micro * self.world_size + self.rank) * self.config.batch_size
+        mine = slice(start, start + self.config.batch_size)
+        batch = self._assemble(documents[mine], noises[mine])
+        return TrainingBatch(batch, float(self.real_tokens[chosen].sum()))
+
+    def _assemble(self, documents: list[Document], noises: list[Noise]) -> Batch:
+        rows = None
+        if self.config.batching == "pack":
+            capacity = self.objective.layout.max_len
+            rows = pack_rows([len(document) for document in documents], capacity)
+        return self.objective.assemble(documents, noises, rows)
+
+
+class ProblemData(L.LightningDataModule):
+    """Training batches from where the trainer stands, and the fixed validation batches."""
+
+    def __init__(
+        self,
+        train: Sequence[Document],
+        valid: Sequence[Document],
+        objective: Objective,
+        config: TrainingConfig,
+        seed: int,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.valid, self.objective = train, valid, objective
+        self.config, self.seed, self.num_workers = config, seed, num_workers
+
+    def train_dataloader(self) -> DataLoader:
+        trainer = self.trainer
+        batches = TrainingBatches(
+            self.train,
+            self.objective,
+            self.config,
+            self.seed,
+            trainer.global_rank,
+            trainer.world_size,
+        )
+        # Lightning has restored the step by now: resuming is starting the sequence there.
+        start = trainer.global_step * self.config.accumulate
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, len(batches)),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        batches = EvaluationBatches(
+            self.valid,
+            self.objective,
+            self.config.valid_samples,
+            self.config.batch_size,
+            self.seed,
+        )
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(batches, batch_size=None, sampler=range(rank, len(batches), world))

@@ -1,0 +1,104 @@
+"""The Lightning module: one training step, one validation pass, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from hbd3lm.diffusion.likelihood import EvaluationBatch, add_losses
+from hbd3lm.diffusion.objective import Objective, negative_log_likelihood
+from hbd3lm.model.checkpoint import KEY, ModelCard
+from hbd3lm.model.transformer import Transformer
+from hbd3lm.train.config import TrainingConfig
+from hbd3lm.train.data import TrainingBatch
+from hbd3lm.train.optim import learning_rate_factor, make_optimizer
+
+
+class TrainingModule(L.LightningModule):
+    """Trains a network on an objective.
+
+    Args:
+        net: the network, randomly initialised or loaded.
+        objective: how documents become losses.
+        config: training settings.
+        card: stored in every checkpoint.
+        n_valid: number of validation documents.
+    """
+
+    def __init__(
+        self,
+        net: Transformer,
+        objective: Objective,
+        config: TrainingConfig,
+        card: ModelCard,
+        seed: int,
+        n_valid: int,
+    ) -> None:
+        super().__init__()
+        self.net, self.objective, self.config = net, objective, config
+        self.card, self.seed, self.n_valid = card, seed, n_valid
+        self.last_loss = torch.zeros(())
+
+    def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
+        # Dropout, too, is a function of (seed, step, rank): a resumed run repeats it.
+        draw = torch.tensor([self.seed, self.trainer.global_step, batch_idx, self.global_rank])
+        torch.manual_seed(int((draw * torch.tensor([7919, 104729, 31, 1299709])).sum()))
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        losses = negative_log_likelihood(self.net, batch.batch)  # [documents, segments], nats
+        # DDP averages the gradients of the processes and Lightning those of the micro-batches;
+        # the denominator is that of the whole step already, so both means become sums again.
+        scale = self.trainer.world_size * self.config.accumulate
+        loss = losses.sum() / batch.denominator * scale
+        self.last_loss = loss.detach()
+        if self.trainer.global_step % self.config.log_every == 0:
+            self._log_training(losses.detach(), batch)
+        return loss
+
+    def _log_training(self, losses: Tensor, batch: TrainingBatch) -> None:
+        tokens = batch.batch.real_tokens
+        values = {"train/loss": losses.sum() / tokens.sum()}
+        for i, segment in enumerate(self.objective.layout.segments):
+            values[f"train/{segment.name}_loss"] = losses[:, i].sum() / tokens[:, i].sum()
+        values["train/padding_share"] = batch.batch.padding_share()
+        values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict(values, batch_size=1, sync_dist=False)
+        self.log("loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)
+
+    def on_validation_epoch_start(self) -> None:
+        n_segments = len(self.objective.layout.segments)
+        self.nll = torch.zeros(self.n_valid, n_segments, device=self.device, dtype=torch.float64)
+        self.real_tokens = torch.zeros_like(self.nll)
+
+    def validation_step(self, item: EvaluationBatch, batch_idx: int) -> None:
+        add_losses(self.nll, self.net, item)
+        batch, indices, _ = item
+        # Draws of one document write the same count again, on purpose.
+        self.real_tokens[torch.tensor(indices, device=self.device)] = batch.real_tokens.to(self.nll)
+
+    def on_validation_epoch_end(self) -> None:
+        nll = self.all_gather(self.nll).view(-1, *self.nll.shape).sum(0).sum(0)
+        tokens = self.all_gather(self.real_tokens).view(-1, *self.nll.shape).amax(0).sum(0)
+        values = {"valid/nelbo": nll.sum() / tokens.sum()}
+        for i, segment in enumerate(self.objective.layout.segments):
+            values[f"valid/{segment.name}_nelbo"] = nll[i] / tokens[i]
+        values["valid/ppl"] = values["valid/nelbo"].exp()
+        values = {name: value.float() for name, value in values.items()}
+        self.log_dict(values, batch_size=1)
+        self.log("valid", values["valid/nelbo"], prog_bar=True, logger=False, batch_size=1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = make_optimizer(self.net, self.config)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, self.config)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = self.card.to_dict()

@@ -1,0 +1,175 @@
+"""The batched cached decoder against plain sampling, exact distributions, and its promises."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from benchmarks.plain_sampler import full_forward, plain_sample
+from hbd3lm.model.layout import plan_execution_layout
+from hbd3lm.sample.decoder import Decoder, Prompt, SpecialIds
+from hbd3lm.sample.strategies import SamplingConfig
+from tests.toys import FILL, MASK, toy_net
+
+IDS = SpecialIds(mask=MASK, fill=FILL, ends={"plan": 8, "execution": 9})
+LAYOUT = plan_execution_layout(8, 16, 24, 4, 8)
+
+
+def prompts(count: int, given=None) -> list[Prompt]:
+    rng = np.random.default_rng(0)
+    return [
+        Prompt(i, rng.integers(0, 7, size=rng.integers(1, 9)).tolist(), given or {})
+        for i in range(count)
+    ]
+
+
+CONFIGS = [
+    SamplingConfig(method="first_hitting", temperature=1.0, seed=3, batch_size=4),
+    SamplingConfig(method="first_hitting", temperature=0.7, top_p=0.8, batch_size=3),
+    SamplingConfig(method="ancestral", steps=5, temperature=1.0, batch_size=4),
+    SamplingConfig(method="confidence", batch_size=4),
+    SamplingConfig(method="confidence", steps=3, temperature=1.0, batch_size=5),
+    SamplingConfig(method="confidence", threshold=0.5, batch_size=4),
+]
+
+
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.method}-{c.steps}-{c.threshold}")
+def test_batched_cached_sampling_equals_one_by_one_without_a_cache(config, modules):
+    """Same tokens, same ends, same number of evaluations, more problems than rows."""
+    net = toy_net(modules=modules).double()
+    some = prompts(9)
+    got = Decoder(net, LAYOUT, IDS, config).sample(some)
+    for prompt, sample in zip(some, got):
+        expected = plain_sample(net, LAYOUT, IDS, config, prompt)
+        assert sample.segments == expected.segments
+        assert sample.ended == expected.ended
+        # Separate modules cannot share the pass that commits the plan's last block.
+        extra = 1 if modules == "separate" else 0
+        assert sample.evaluations == expected.evaluations + extra
+    assert len({tuple(sample.segments["execution"]) for sample in got}) > 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_autoregressive_decoding_with_a_cache_equals_decoding_without(temperature):
+    layout = plan_execution_layout(8, 10, 12, 1, 1)
+    net = toy_net().double()
+    config = SamplingConfig(temperature=temperature, batch_size=4)
+    some = prompts(7)
+    got = Decoder(net, layout, IDS, config, autoregressive=True).sample(some)
+    for prompt, sample in zip(some, got):
+        expected = plain_sample(net, layout, IDS, config, prompt, autoregressive=True)
+        assert sample == expected
+
+
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+def test_a_given_plan_is_read_and_not_written(modules):
+    net = toy_net(modules=modules).double()
+    config = SamplingConfig(method="first_hitting", temperature=1.0, batch_size=3)
+    for plan in ([1, 2, 3, 4, 5, 8], [6, 8]):
+        some = prompts(5, {"plan": plan})
+        for prompt, sample in zip(some, Decoder(net, LAYOUT, IDS, config).sample(some)):
+            expected = plain_sample(net, LAYOUT, IDS, config, prompt)
+            assert sample.segments == expected.segments
+            assert list(sample.segments) == ["execution"]
+
+
+def test_plan_only_stops_after_the_plan():
+    config = SamplingConfig(method="first_hitting", temperature=1.0)
+    decoder = Decoder(toy_net(), LAYOUT, IDS, config)
+    full, plans = decoder.sample(prompts(4)), decoder.sample(prompts(4), stop_after="plan")
+    assert [list(sample.segments) for sample in plans] == [["plan"]] * 4
+    assert [s.segments["plan"] for s in plans] == [s.segments["plan"] for s in full]
+
+
+def test_a_sample_does_not_depend_on_the_rest_of_its_batch():
+    config = SamplingConfig(method="first_hitting", temperature=1.0, batch_size=3, seed=1)
+    decoder = Decoder(toy_net().double(), LAYOUT, IDS, config)
+    some = prompts(8)
+    together = decoder.sample(some)
+    assert decoder.sample(some[5:6])[0] == together[5]
+    assert decoder.sample(some[::-1])[::-1] == together
+
+
+def test_first_hitting_takes_one_evaluation_a_token_and_threshold_fewer():
+    net, some = toy_net(), prompts(6)
+
+    def evaluations(**settings):
+        return sum(
+            sample.evaluations
+            for sample in Decoder(net, LAYOUT, IDS, SamplingConfig(**settings)).sample(some)
+        )
+
+    blocks = 0
+    for sample in Decoder(net, LAYOUT, IDS, SamplingConfig(method="confidence")).sample(some):
+        for spec in LAYOUT.segments:
+            n = len(sample.segments[spec.name]) + sample.ended[spec.name]
+            blocks += -(-n // spec.block_size) * spec.block_size
+    exact = evaluations(method="confidence")
+    # Text may hold fill ids in the middle for a random network, which are not counted above.
+    assert exact >= blocks
+    assert evaluations(method="confidence", threshold=0.05) < exact
+
+
+def exact_distribution(net, prompt, length) -> dict[tuple[int, ...], float]:
+    """Of first-hitting sampling of one block: average over all orders of revealing."""
+    orders = list(itertools.permutations(range(length)))
+    total: dict[tuple[int, ...], float] = Counter()
+
+    @torch.no_grad()
+    def probabilities(block):
+        stretch = ("shared", list(prompt.question), [0] * len(prompt.question), False)
+        hidden = full_forward(net, [stretch, ("shared", list(block), [1] * length, True)])
+        return net.logits(hidden[-length:]).double().softmax(-1)
+
+    def expand(block, order, p):
+        if not order:
+            total[block] += p / len(orders)
+            return
+        place, *rest = order
+        for token, q in enumerate(probabilities(block)[place].tolist()):
+            if q * p > 1e-12:
+                expand((*block[:place], token, *block[place + 1 :]), rest, p * q)
+
+    for order in orders:
+        expand((net.config.vocab_size - 1,) * length, list(order), 1.0)
+    return total
+
+
+@pytest.mark.parametrize("method", ["first_hitting", "ancestral"])
+def test_samples_follow_the_models_exact_distribution(method):
+    """Chi-square at a fixed seed; many ancestral steps come close to the exact process."""
+    net = toy_net(vocab_size=5).double()
+    ids = SpecialIds(mask=4, fill=2, ends={"execution": 3})
+    layout = plan_execution_layout(4, 4, 2, 2, 2, with_plan=False)
+    prompt = Prompt(0, [0, 1, 0])
+    exact = exact_distribution(net, prompt, 2)
+    assert sum(exact.values()) == pytest.approx(1)
+    n = 6000
+    config = SamplingConfig(method=method, steps=400, temperature=1.0, batch_size=500, seed=11)
+    decoder = Decoder(net, layout, ids, config)
+    seen: Counter = Counter()
+    finished = decoder._end_block
+
+    def record(r):
+        seen[tuple(decoder.block[r, :2].tolist())] += 1
+        return finished(r)
+
+    decoder._end_block = record
+    decoder.sample([Prompt(i, prompt.question) for i in range(n)])
+    assert set(seen) <= set(exact)
+    outcomes = sorted(exact)
+    result = chisquare([seen[o] for o in outcomes], [exact[o] * n for o in outcomes])
+    assert result.pvalue > 0.01
+    # The test has power: a sampler that ignores dependence inside the block would fail it.
+    first = Counter()
+    for outcome, p in exact.items():
+        first[outcome[0], 0] += p
+        first[outcome[1], 1] += p
+    independent = [first[o[0], 0] * first[o[1], 1] * n for o in outcomes]
+    assert chisquare([seen[o] for o in outcomes], independent).pvalue < 1e-6
