@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def draw_mask(
     for edge in edges[1:-1]:
         axes.axhline(edge - 0.5, color="tab:orange", linewidth=1)
         axes.axvline(edge - 0.5, color="tab:orange", linewidth=1)
-    centres = [(a + b) / 2 for a, b in zip(edges, edges[1:])]
+    centres = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
     axes.set_xticks(centres, STRETCHES)
     axes.set_yticks(centres, STRETCHES, rotation=90, va="center")
     axes.set_xlabel("key")
