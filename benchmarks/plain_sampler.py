@@ -78,9 +78,8 @@ def plain_sample(
                 block = [ids.mask] * spec.block_size
                 step = np.zeros(1, dtype=np.int64)
                 while ids.mask in block:
-                    hidden = full_forward(
-                        net, [*clean, (module, block, [ordinal] * len(block), True)]
-                    )
+                    noisy = (module, block, [ordinal] * len(block), True)
+                    hidden = full_forward(net, [*clean, noisy])
                     sample.evaluations += 1
                     _denoise(
                         net, config, strategy, prompt, module, hidden, block, ordinal, step, ids
@@ -95,9 +94,9 @@ def plain_sample(
     return sample
 
 
-def _denoise(net, config, strategy, prompt, module, hidden, block, ordinal, step, ids) -> None:
+def _denoise(net, config, strategy, module, hidden, block, here, ids) -> None:
     masked = np.array([[token == ids.mask for token in block]])
-    problem, ordinals = np.array([prompt.problem]), np.array([ordinal])
+    problem, ordinals, step = np.array([here[0]]), np.array([here[1]]), here[2]
     state = BlockState(masked, problem, ordinals, step, np.array([len(block)]))
     asked = strategy.choose(state)
     place = np.nonzero(asked)

@@ -52,10 +52,10 @@ class Truncation:
                 shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
                 end = "start" if name == "question" else "end"
                 flag = "exec" if name == "execution" else name
+                cap = getattr(self.caps, name)
                 lines.append(
-                    f"{len(ids)} of {self.total} {name}s are longer than {getattr(self.caps, name)} "
-                    f"tokens and lose their {end} ({shown}); raise hierarchical.{flag}_len to keep "
-                    "them whole"
+                    f"{len(ids)} of {self.total} {name}s are longer than {cap} tokens and lose "
+                    f"their {end} ({shown}); raise hierarchical.{flag}_len to keep them whole"
                 )
         return "\n".join(lines)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from hbd3lm.files import atomic_write
 from hbd3lm.model.mask import Tags, dense_mask
+from hbd3lm.report.style import COLORS, figure_file
 
 STRETCHES = ("Question", "Plan_xt", "Plan_x0", "Exec_xt", "Exec_x0")
 
@@ -51,27 +51,23 @@ def draw_mask(
     Raises:
         UserError: the file name's suffix is no picture format.
     """
-    from hbd3lm.report.style import new_figure, picture_format
-
     tags = picture_tags(question_len, plan_len, exec_len, plan_block_size, exec_block_size)
     mask = dense_mask(tags, tags).numpy()
     lengths = (question_len, plan_len, plan_len, exec_len, exec_len)
     edges = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
-
-    figure = new_figure(figsize=(8, 8.4))
-    axes = figure.add_subplot()
-    axes.imshow(~mask, cmap="gray", interpolation="nearest", vmin=-0.6, vmax=1)
-    for edge in edges[1:-1]:
-        axes.axhline(edge - 0.5, color="tab:orange", linewidth=1)
-        axes.axvline(edge - 0.5, color="tab:orange", linewidth=1)
     centres = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
-    axes.set_xticks(centres, STRETCHES)
-    axes.set_yticks(centres, STRETCHES, rotation=90, va="center")
-    axes.set_xlabel("key")
-    axes.set_ylabel("query")
-    axes.set_title(
-        f"Who may see whom (dark = visible): question {question_len}, plan {plan_len} in blocks "
-        f"of {plan_block_size},\nexecution {exec_len} in blocks of {exec_block_size} tokens"
-    )
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format=picture_format(path))
+    with figure_file(path, (8, 8.4), "--output_plot") as figure:
+        axes = figure.add_subplot()
+        axes.grid(False)
+        axes.imshow(~mask, cmap="gray", interpolation="nearest", vmin=-0.6, vmax=1)
+        for edge in edges[1:-1]:
+            axes.axhline(edge - 0.5, color=COLORS["execution"], linewidth=1)
+            axes.axvline(edge - 0.5, color=COLORS["execution"], linewidth=1)
+        axes.set_xticks(centres, STRETCHES)
+        axes.set_yticks(centres, STRETCHES, rotation=90, va="center")
+        axes.set_xlabel("key")
+        axes.set_ylabel("query")
+        axes.set_title(
+            f"Who may see whom (dark = visible): question {question_len}, plan {plan_len} in "
+            f"blocks of {plan_block_size},\nexecution {exec_len} in blocks of {exec_block_size}"
+        )

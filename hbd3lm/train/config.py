@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from hbd3lm.errors import UserError
 
+LOGGERS = ("csv", "tensorboard", "wandb")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -79,3 +81,32 @@ class TrainingConfig:
         if self.warmup_steps is not None:
             return self.warmup_steps
         return min(2_500, self.max_steps // 10)
+
+    @property
+    def log_interval(self) -> int:
+        """Steps between logged losses; at least one is logged in the shortest run."""
+        return min(self.log_every, self.max_steps)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The ``trainer`` group: where and how the steps are computed."""
+
+    accelerator: str = "auto"
+    """``cpu``, ``gpu`` or ``auto``."""
+    devices: str | int = "auto"
+    """Processes per node."""
+    num_nodes: int = 1
+    """Nodes (SLURM)."""
+    strategy: str = "auto"
+    """Lightning's strategy: ``auto``, ``ddp``, ``fsdp``, ..."""
+    precision: str = "auto"
+    """``bf16-mixed``, ``32-true`` or ``auto``: bf16 where the hardware multiplies it."""
+    attention: str = "auto"
+    """``sdpa``, ``flex`` or ``auto``: FlexAttention on CUDA, SDPA elsewhere."""
+    num_workers: int = 0
+    """Processes that prepare batches; 0: the training process itself."""
+    loggers: tuple[str, ...] = ("csv", "tensorboard")
+    """Any of ``csv``, ``tensorboard``, ``wandb`` (needs the extra)."""
+    progress_bar: bool = True
+    """Show a progress bar."""

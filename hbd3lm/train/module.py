@@ -54,9 +54,14 @@ class TrainingModule(L.LightningModule):
         scale = self.trainer.world_size * self.config.accumulate
         loss = losses.sum() / batch.denominator * scale
         self.last_loss = loss.detach()
-        if self.trainer.global_step % self.config.log_every == 0:
+        if self._is_logged:
             self._log_training(losses.detach(), batch)
         return loss
+
+    @property
+    def _is_logged(self) -> bool:
+        """Does Lightning write this step's values? (It counts from one.)"""
+        return (self.trainer.global_step + 1) % self.config.log_interval == 0
 
     def _log_training(self, losses: Tensor, batch: TrainingBatch) -> None:
         tokens = batch.batch.real_tokens
@@ -67,6 +72,19 @@ class TrainingModule(L.LightningModule):
         values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(values, batch_size=1, sync_dist=False)
         self.log("loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for fused optimisers under mixed precision, because of loss
+        # scaling; bf16 needs none, so the plain function is right.
+        limit = self.config.grad_clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), limit)
+        if self._is_logged:
+            self.log("train/grad_norm", norm, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:
         n_segments = len(self.objective.layout.segments)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -21,35 +21,9 @@ from hbd3lm.model.checkpoint import ModelCard, read_checkpoint
 from hbd3lm.model.layout import Document
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.callbacks import StopOnBrokenLoss, WarmEMA
-from hbd3lm.train.config import TrainingConfig
+from hbd3lm.train.config import LOGGERS, TrainerConfig, TrainingConfig
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.module import TrainingModule
-
-LOGGERS = ("csv", "tensorboard", "wandb")
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """The ``trainer`` group: where and how the steps are computed."""
-
-    accelerator: str = "auto"
-    """``cpu``, ``gpu`` or ``auto``."""
-    devices: str | int = "auto"
-    """Processes per node."""
-    num_nodes: int = 1
-    """Nodes (SLURM)."""
-    strategy: str = "auto"
-    """Lightning's strategy: ``auto``, ``ddp``, ``fsdp``, ..."""
-    precision: str = "auto"
-    """``bf16-mixed``, ``32-true`` or ``auto``: bf16 where the hardware multiplies it."""
-    attention: str = "auto"
-    """``sdpa``, ``flex`` or ``auto``: FlexAttention on CUDA, SDPA elsewhere."""
-    num_workers: int = 0
-    """Processes that prepare batches; 0: the training process itself."""
-    loggers: tuple[str, ...] = ("csv", "tensorboard")
-    """Any of ``csv``, ``tensorboard``, ``wandb`` (needs the extra)."""
-    progress_bar: bool = True
-    """Show a progress bar."""
 
 
 def resolve_precision(name: str) -> str:
@@ -92,6 +66,8 @@ def train(
     data = ProblemData(
         train_documents, valid_documents, objective, config, seed, trainer_config.num_workers
     )
+    # Lightning's hints and device lists, twice each under Hydra's logging, are not for users.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = _make_trainer(config, trainer_config, run_dir)
     started = time.perf_counter()
     with warnings.catch_warnings():
@@ -190,7 +166,7 @@ def _make_trainer(config: TrainingConfig, where: TrainerConfig, run_dir: Path) -
         val_check_interval=config.valid_every * config.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        log_every_n_steps=config.log_interval,
         use_distributed_sampler=False,
         enable_progress_bar=where.progress_bar,
         enable_model_summary=False,

@@ -1,0 +1,237 @@
+"""From a composed configuration to the objects of the rooms below; refusals name the key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hbd3lm.errors import UserError
+
+if TYPE_CHECKING:
+    from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.data.tokenizer import ProblemTokenizer
+    from hbd3lm.diffusion.objective import Objective
+    from hbd3lm.model.checkpoint import ModelCard
+    from hbd3lm.model.config import ModelConfig
+    from hbd3lm.model.layout import Document, Layout
+    from hbd3lm.model.transformer import Transformer
+
+T = TypeVar("T")
+
+
+def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
+    """Fill a settings dataclass from a group; keys it does not have are left to others.
+
+    Raises:
+        UserError: a value of the wrong type, or one the dataclass refuses.
+    """
+    names = [field.name for field in fields(kind) if field.name in values]
+    chosen = {name: values[name] for name in names}
+    try:
+        filled = OmegaConf.merge(OmegaConf.structured(kind), chosen)
+        content = {name: _plain(filled[name]) for name in names}
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{group}.{error.full_key}: {reason}") from None
+    return kind(**content)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if OmegaConf.is_list(value) else value
+
+
+def build_layout(cfg: DictConfig) -> Layout:
+    """Caps and blocks; with ``total_len`` below their sum the caps shrink in proportion."""
+    from hbd3lm.model.layout import plan_execution_layout
+
+    h = cfg.hierarchical
+    names = ("question_len", "plan_len", "exec_len") if h.enabled else ("question_len", "exec_len")
+    lengths = {name: h[name] for name in names}
+    for name in (*names, "plan_block_size", "exec_block_size"):
+        if not isinstance(h[name], int):
+            raise UserError(f"hierarchical.{name}={h[name]}: a whole number is needed")
+    if h.total_len is not None and sum(lengths.values()) > h.total_len:
+        scale = h.total_len / sum(lengths.values())
+        blocks = {"question_len": 1, "plan_len": h.plan_block_size, "exec_len": h.exec_block_size}
+        lengths = {
+            name: math.floor(length * scale) // blocks[name] * blocks[name]
+            for name, length in lengths.items()
+        }
+    return plan_execution_layout(
+        **lengths,
+        plan_block_size=h.plan_block_size,
+        exec_block_size=h.exec_block_size,
+        with_plan=bool(h.enabled),
+    )
+
+
+def build_model_config(cfg: DictConfig, vocab_size: int) -> ModelConfig:
+    from hbd3lm.model.config import ModelConfig
+
+    extra = {"vocab_size": vocab_size, "modules": cfg.hierarchical.modules}
+    return typed(ModelConfig, {**cfg.model, **extra}, "model")
+
+
+def build_objective(
+    name: str, layout: Layout, mask_id: int, modules: str, t_min: float = 1e-3, t_max: float = 1.0
+) -> Objective:
+    """The objective called ``diffusion`` or ``autoregressive``."""
+    from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
+    from hbd3lm.diffusion.schedule import LogLinearSchedule
+
+    if name == "autoregressive":
+        return Autoregressive(layout, modules)
+    if name == "diffusion":
+        return BlockDiffusion(layout, mask_id, modules, LogLinearSchedule(t_min, t_max))
+    raise UserError(f"algo.objective={name}: choose diffusion or autoregressive")
+
+
+def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
+    """The description of the model a configuration asks for."""
+    from hbd3lm.model.checkpoint import ModelCard
+
+    return ModelCard(
+        build_model_config(cfg, tokenizer.vocab_size),
+        build_layout(cfg),
+        cfg.algo.objective,
+        {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+        OmegaConf.to_container(cfg, resolve=True),
+    )
+
+
+def build_documents(
+    examples: list[HierarchicalExample], tokenizer: ProblemTokenizer, layout: Layout
+) -> list[Document]:
+    """Examples as documents; what the caps cut is printed, never silent."""
+    from hbd3lm.data.encoding import Caps, encode_examples
+    from hbd3lm.model.layout import build_document
+
+    caps = {segment.name: segment.max_len for segment in layout.segments}
+    encoded, truncation = encode_examples(
+        examples, tokenizer, Caps(**({"plan": 10**9} | caps), question=layout.question_len)
+    )
+    if truncation:
+        print(f"truncated: {truncation}")
+    return [
+        build_document(
+            item.question,
+            {segment.name: getattr(item, segment.name) for segment in layout.segments},
+            layout,
+            tokenizer.fill_id,
+        )
+        for item in encoded
+    ]
+
+
+def load_examples(cfg: DictConfig, split: str) -> list[HierarchicalExample]:
+    """The examples of ``train``, ``valid`` or ``test``.
+
+    ``data.<split>_path`` if given, else problems of ``data.name`` with plans by ``planner``,
+    written to ``run_dir/data``. Without ``data.valid_path``, validation is a fixed slice held
+    out of the training examples; the test set is never used for it.
+    """
+    from hbd3lm.data.records import read_examples
+
+    if split == "test":
+        return _read_or_plan(cfg, "test")
+    if cfg.data.valid_path is not None:
+        if split == "valid":
+            return read_examples(cfg.data.valid_path, "data.valid_path")
+        return _read_or_plan(cfg, "train")
+    examples = _read_or_plan(cfg, "train")
+    if len(examples) == 1:
+        print("data: one training problem; it is its own validation set")
+        return examples
+    held_out = min(cfg.data.valid_size, max(1, len(examples) // 10))
+    # A slice of the file alone: the same for every seed, model and method.
+    order = np.random.default_rng(0).permutation(len(examples))
+    chosen = order[:held_out] if split == "valid" else np.sort(order[held_out:])
+    return [examples[i] for i in chosen]
+
+
+def _read_or_plan(cfg: DictConfig, split: str) -> list[HierarchicalExample]:
+    from hbd3lm.data.records import read_examples
+
+    data = cfg.data
+    path = data[f"{split}_path"]
+    if path is not None:
+        examples = read_examples(path, f"data.{split}_path")
+    else:
+        examples = _plan(cfg, split)
+    if split == "train" and data.num_train is not None:
+        if data.num_train < 1:
+            raise UserError(f"data.num_train must be at least 1, got {data.num_train}")
+        examples = examples[: data.num_train]
+    return examples
+
+
+def _plan(cfg: DictConfig, split: str) -> list[HierarchicalExample]:
+    from hbd3lm.data.sources import load_problems
+    from hbd3lm.plans.generate import generate_plans
+    from hbd3lm.plans.planner import load_planner
+
+    data, planner = cfg.data, cfg.planner.name
+    name = "gsm8k_socratic" if (data.name, planner) == ("gsm8k", "socratic") else data.name
+    limit = data.num_train if split == "train" else cfg.eval.num_examples
+    problems = load_problems(name, split, data.dir, limit, seed=0)
+    output = Path(cfg.run_dir) / "data" / f"{split}.json"
+    print(f"data: {problems.origin}; plans by {planner} -> {output}")
+    settings = {"planner": planner, "dataset": name, "split": split}
+    return generate_plans(
+        problems.problems, load_planner(planner), output, settings=settings, overwrite=True
+    )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model with everything needed to use it."""
+
+    net: Transformer
+    card: ModelCard
+    objective: Objective
+    tokenizer: ProblemTokenizer
+    path: Path
+
+
+def load_model(cfg: DictConfig) -> LoadedModel:
+    """``checkpoint``, or the run folder's best, or its last; with the tokenizer it was trained on.
+
+    Raises:
+        UserError: no checkpoint, a damaged one, or a tokenizer that is not the trained one.
+    """
+    from hbd3lm.model.checkpoint import load_network
+
+    if cfg.checkpoint is not None:
+        path = Path(cfg.checkpoint)
+    else:
+        folder = Path(cfg.run_dir) / "checkpoints"
+        path = folder / "best.ckpt"
+        if not path.exists():
+            path = folder / "last.ckpt"
+    what = "checkpoint" if cfg.checkpoint is not None else "run_dir"
+    net, card = load_network(path, cfg.trainer.attention, what)
+    tokenizer = load_trained_tokenizer(card, path, cfg.data.dir)
+    objective = build_objective(card.objective, card.layout, tokenizer.mask_id, card.model.modules)
+    return LoadedModel(net, card, objective, tokenizer, path)
+
+
+def load_trained_tokenizer(card: ModelCard, checkpoint: Path, data_dir: str | None):
+    """The tokenizer saved beside the checkpoint, else by name; refused unless it is the same."""
+    from hbd3lm.data.tokenizer import load_tokenizer
+
+    saved = checkpoint.parent.parent / "tokenizer"
+    tokenizer = load_tokenizer(saved if saved.is_dir() else card.tokenizer["name"], data_dir)
+    if tokenizer.fingerprint != card.tokenizer["fingerprint"]:
+        raise UserError(
+            f"checkpoint: {checkpoint} was trained with the tokenizer {card.tokenizer['name']!r} "
+            f"({card.tokenizer['fingerprint']}), found {tokenizer.fingerprint}; put the run's "
+            f"tokenizer folder at {saved}"
+        )
+    return tokenizer

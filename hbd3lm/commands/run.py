@@ -1,0 +1,330 @@
+"""``main.py``: train, evaluate and sample, configured by Hydra overrides."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hbd3lm.errors import UserError, run_command
+
+CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
+MODES = ("train", "ppl_eval", "sample_eval", "sample")
+
+
+def main() -> None:
+    """Check the overrides on the command line, then hand over to Hydra."""
+    arguments = sys.argv[1:]
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
+        status = run_command(lambda: check_overrides(overrides))
+        if status:
+            sys.exit(status)
+    _hydra_main()
+
+
+@hydra.main(version_base=None, config_path=CONFIGS, config_name="config")
+def _hydra_main(cfg: DictConfig) -> None:
+    status = run_command(lambda: dispatch(cfg))
+    if status:
+        sys.exit(status)
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Compose the configuration once, to refuse what does not fit in words a user can act on.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), group option or bad syntax.
+    """
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
+        try:
+            cfg = hydra.compose("config", overrides=overrides)
+            OmegaConf.to_container(cfg, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_explain(error, overrides)) from None
+
+
+def _explain(error: Exception, overrides: list[str]) -> str:
+    known = _known_keys(OmegaConf.to_container(hydra.compose("config"), resolve=False))
+    groups = [path.name for path in Path(CONFIGS).iterdir() if path.is_dir()]
+    for override in overrides:
+        key, separator, value = override.lstrip("+~").partition("=")
+        if not separator:
+            return f"{override!r} is no override; write KEY=VALUE, e.g. training.max_steps=1000"
+        if key in groups:
+            options = sorted(path.stem for path in Path(CONFIGS, key).glob("*.yaml"))
+            if value not in options:
+                return f"{key}={value}: there is no such {key}; choose from {', '.join(options)}"
+        elif key not in known:
+            near = difflib.get_close_matches(key, [*known, *groups], n=1, cutoff=0.5)
+            tails = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+            hint = (tails or near)[:1]
+            suggestion = f"; did you mean {hint[0]}?" if hint else ""
+            return f"unknown key {key!r} in {override!r}{suggestion} (all keys: main.py --cfg job)"
+    return " ".join(str(error).split())
+
+
+def _known_keys(tree: dict, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in tree.items():
+        keys.append(prefix + name)
+        if isinstance(value, dict):
+            keys += _known_keys(value, f"{prefix}{name}.")
+    return keys
+
+
+def dispatch(cfg: DictConfig) -> None:
+    """Run the mode the configuration names."""
+    modes = {"train": train, "ppl_eval": ppl_eval, "sample_eval": sample_eval, "sample": sample}
+    if cfg.mode not in modes:
+        raise UserError(f"mode={cfg.mode}: choose one of {', '.join(modes)}")
+    modes[cfg.mode](cfg)
+
+
+# -- modes ----------------------------------------------------------------------------------
+
+
+def train(cfg: DictConfig) -> None:
+    """Train into ``run_dir``, or go on where it stopped."""
+    from hbd3lm.commands import build
+    from hbd3lm.data.tokenizer import load_tokenizer
+    from hbd3lm.files import atomic_write
+    from hbd3lm.train.config import TrainerConfig, TrainingConfig
+
+    config = build.typed(TrainingConfig, cfg.training, "training")
+    where = build.typed(TrainerConfig, cfg.trainer, "trainer")
+    run_dir = Path(cfg.run_dir)
+    tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
+    card = build.build_card(cfg, tokenizer)
+    objective = build.build_objective(
+        card.objective,
+        card.layout,
+        tokenizer.mask_id,
+        card.model.modules,
+        cfg.algo.t_min,
+        cfg.algo.t_max,
+    )
+    documents = {}
+    for split in ("train", "valid"):
+        examples = build.load_examples(cfg, split)
+        documents[split] = build.build_documents(examples, tokenizer, card.layout)
+
+    import torch
+
+    from hbd3lm.model.transformer import Transformer
+    from hbd3lm.train.run import train as run_training
+
+    torch.manual_seed(cfg.seed)
+    net = Transformer(card.model, where.attention)
+    print(
+        f"model: {cfg.model.name}, {net.count_parameters():,} parameters "
+        f"({net.count_parameters(embeddings=False):,} without embeddings); "
+        f"{len(documents['train'])} problems, {len(documents['valid'])} held out; "
+        f"layout {_describe(card.layout)}"
+    )
+    tokenizer.save(run_dir / "tokenizer")
+    with atomic_write(run_dir / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(cfg, resolve=True))
+    summary = run_training(
+        net,
+        objective,
+        documents["train"],
+        documents["valid"],
+        config,
+        where,
+        card,
+        run_dir,
+        cfg.seed,
+    )
+    from hbd3lm.report.loss_figure import draw_loss_figure
+
+    draw_loss_figure(run_dir / "logs", run_dir / "loss.png")
+    print(json.dumps(summary, indent=2))
+    print(f"next: python main.py mode=sample_eval run_dir={run_dir}")
+
+
+def _describe(layout) -> str:
+    segments = ", ".join(f"{s.name} {s.max_len} by {s.block_size}" for s in layout.segments)
+    return f"question {layout.question_len}, {segments}"
+
+
+def ppl_eval(cfg: DictConfig) -> None:
+    """NELBO per token and perplexity of plan and execution."""
+    from rich.progress import track
+
+    from hbd3lm.commands import build
+    from hbd3lm.evaluate.perplexity import perplexities
+
+    loaded, examples, token_set = _load_for_evaluation(cfg)
+    documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
+    if cfg.eval.samples < 1:
+        raise UserError(f"eval.samples must be at least 1, got {cfg.eval.samples}")
+    result = perplexities(
+        loaded.net,
+        loaded.objective,
+        documents,
+        cfg.eval.samples,
+        cfg.training.batch_size,
+        cfg.seed,
+        lambda batches: track(batches, "scoring", transient=True),
+    )
+    result = {"token_set": token_set, **result}
+    _print_perplexities(result)
+    _write_result(cfg, "perplexity.json", result, loaded)
+
+
+def _print_perplexities(result: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "", "of", "nats/token", "perplexity", "95 % interval", "tokens",
+        title=f"Perplexity, {result['kind']}, {result['token_set']}",
+    )  # fmt: skip
+    for name, part in result["segments"].items():
+        table.add_row(
+            name,
+            part["of"],
+            f"{part['nats_per_token']:.4f} ± {part['standard_error']:.4f}",
+            f"{part['perplexity']:.3f}",
+            f"{part['perplexity_low']:.3f} - {part['perplexity_high']:.3f}",
+            f"{part['tokens']:,}",
+        )
+    Console().print(table)
+
+
+def sample_eval(cfg: DictConfig) -> None:
+    """Plans and executions for a split: accuracy, abstraction of own plans, speed, records."""
+    from rich.progress import Progress
+
+    from hbd3lm.commands import build
+    from hbd3lm.evaluate.answers import generate, make_records, score_records
+    from hbd3lm.files import atomic_write
+    from hbd3lm.sample.strategies import SamplingConfig
+
+    loaded, examples, token_set = _load_for_evaluation(cfg)
+    config = build.typed(SamplingConfig, {**cfg.sampling, "seed": cfg.seed}, "sampling")
+    mode = cfg.sampling.mode
+    with Progress(transient=True) as progress:
+        task = progress.add_task("sampling", total=len(examples))
+        run = generate(
+            loaded.net,
+            loaded.card.layout,
+            loaded.tokenizer,
+            examples,
+            config,
+            mode,
+            loaded.card.objective == "autoregressive",
+            lambda _: progress.advance(task),
+        )
+    records = make_records(examples, run, mode)
+    result = {
+        "problems": token_set,
+        "mode": mode,
+        "sampling": OmegaConf.to_container(cfg.sampling, resolve=True),
+        **score_records(records, mode),
+        "speed": run.speed(),
+    }
+    path = Path(cfg.eval.output_dir) / f"samples_{mode}.jsonl"
+    with atomic_write(path) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    _print_scores(result)
+    _write_result(cfg, f"sample_eval_{mode}.json", result, loaded)
+    print(f"records: {path}")
+    if loaded.card.layout.has_plan and mode != "exec_only":
+        print(f"next: python scripts/analysis/analyze_gsm8k_plans.py --data_path {path}")
+
+
+def _print_scores(result: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "value", title=f"sample_eval, {result['mode']}, {result['problems']}")
+    for kind in ("strict", "flexible"):
+        if f"accuracy_{kind}" in result:
+            score = result[f"accuracy_{kind}"]
+            table.add_row(
+                f"exact match, {kind}",
+                f"{score['value']:.1%}  [{score['low']:.1%}, {score['high']:.1%}]  "
+                f"({score['correct']})",
+            )
+    if "plan_quality" in result:
+        plan = result["plan_quality"]["plan"]
+        table.add_row("numbers in own plans (mean)", f"{plan['numbers']['mean']:.3f}")
+        for category in result["plan_quality"]["categories"]:
+            table.add_row(category["label"], f"{category['share']:.1%}")
+    for name, value in result["speed"].items():
+        table.add_row(name.replace("_", " "), f"{value:,.2f}")
+    Console().print(table)
+
+
+def sample(cfg: DictConfig) -> None:
+    """Solve one problem given as ``sampling.question=...``."""
+    from hbd3lm.commands import build
+    from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.evaluate.answers import generate
+    from hbd3lm.sample.strategies import SamplingConfig
+
+    question, plan, mode = cfg.sampling.question, cfg.sampling.plan, cfg.sampling.mode
+    if not question:
+        raise UserError("mode=sample needs sampling.question='...'")
+    if mode == "exec_only" and not plan:
+        raise UserError("sampling.mode=exec_only needs sampling.plan='...'")
+    if plan and mode != "exec_only":
+        raise UserError("sampling.plan is followed with sampling.mode=exec_only only")
+    loaded = build.load_model(cfg)
+    config = build.typed(SamplingConfig, {**cfg.sampling, "seed": cfg.seed}, "sampling")
+    run = generate(
+        loaded.net,
+        loaded.card.layout,
+        loaded.tokenizer,
+        [HierarchicalExample("question", question, plan or "", "", "")],
+        config,
+        mode,
+        loaded.card.objective == "autoregressive",
+    )
+    generation = run.generations[0]
+    for name, text in (("question", question), ("plan", generation.plan or plan)):
+        if text:
+            print(f"{name}:\n{text}\n")
+    if generation.execution is not None:
+        print(f"execution:\n{generation.execution}\n")
+    print(f"({generation.evaluations} network evaluations)")
+
+
+def _load_for_evaluation(cfg: DictConfig):
+    """Model, examples and the name of the problems they are."""
+    import torch
+
+    from hbd3lm.commands import build
+
+    if cfg.eval.split not in ("test", "valid"):
+        raise UserError(f"eval.split={cfg.eval.split}: choose test or valid")
+    loaded = build.load_model(cfg)
+    if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu":
+        loaded.net.cuda()
+    examples = build.load_examples(cfg, cfg.eval.split)
+    if cfg.eval.num_examples is not None:
+        if cfg.eval.num_examples < 1:
+            raise UserError(f"eval.num_examples must be at least 1, got {cfg.eval.num_examples}")
+        examples = examples[: cfg.eval.num_examples]
+    source = cfg.data[f"{cfg.eval.split}_path"] or f"{cfg.data.name} {cfg.eval.split}"
+    return loaded, examples, f"{source}, {len(examples)} problems"
+
+
+def _write_result(cfg: DictConfig, name: str, result: dict, loaded) -> None:
+    from hbd3lm.files import atomic_write
+
+    path = Path(cfg.eval.output_dir) / name
+    about = {"checkpoint": str(loaded.path), "tokenizer": loaded.card.tokenizer}
+    with atomic_write(path) as file:
+        json.dump({**result, **about}, file, indent=2)
+        file.write("\n")
+    print(f"metrics: {path}")

@@ -1,0 +1,49 @@
+"""Loss curves of a training run, from its CSV logs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from hbd3lm.report.style import COLORS, figure_file
+
+SEGMENTS = ("plan", "execution")
+
+
+def read_metrics(logs: str | Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) pairs of every logged metric, over all sittings of an interrupted run.
+
+    Args:
+        logs: the run's ``logs`` folder; each sitting is a ``version_N`` inside it. Where a
+            resumed run repeats steps, the later sitting counts.
+    """
+    series: dict[str, dict[int, float]] = {}
+    files = sorted(Path(logs).glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:]))
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        series.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in series.items()}
+
+
+def draw_loss_figure(logs: str | Path, path: str | Path) -> None:
+    """Training and validation loss of plan and execution over steps, in nats per token."""
+    metrics = read_metrics(logs)
+    with figure_file(path, (7, 4.5), "run_dir") as figure:
+        axes = figure.add_subplot()
+        for segment in SEGMENTS:
+            for name, style in (
+                (f"train/{segment}_loss", {"alpha": 0.35, "linewidth": 1}),
+                (f"valid/{segment}_nelbo", {"marker": "o", "markersize": 3}),
+            ):
+                if name in metrics:
+                    steps, values = zip(*metrics[name])
+                    label = f"{segment}, {name.split('/')[0]}"
+                    axes.plot(steps, values, color=COLORS[segment], label=label, **style)
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel("NELBO (nats per token)")
+        axes.set_ylim(bottom=0)
+        axes.set_title("Training")
+        axes.legend()
