@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +25,76 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class HierarchicalConfig:
+    """The ``hierarchical`` group: segments, caps, blocks, modules."""
+
+    enabled: bool = True
+    """False: question -> execution, without a plan."""
+    question_len: int = 128
+    """Cap of the question in tokens."""
+    plan_len: int = 128
+    """Cap of the plan in tokens."""
+    exec_len: int = 256
+    """Cap of the execution in tokens."""
+    total_len: int | None = None
+    """Cap of all together; the caps above shrink in proportion to meet it."""
+    plan_block_size: int = 16
+    """Tokens of the plan denoised together."""
+    exec_block_size: int = 16
+    """Tokens of the execution denoised together."""
+    modules: str = "shared"
+    """``shared`` or ``separate`` weights for plan and execution."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The ``data`` group: where problems and plans come from."""
+
+    name: str
+    """A data set of :func:`hbd3lm.data.sources.load_problems`."""
+    dir: str | None = None
+    """Folder with its files."""
+    train_path: str | None = None
+    """Plan file to train on; None: problems of ``name`` with plans by the planner."""
+    valid_path: str | None = None
+    """Plan file to validate on; None: a slice held out of the training problems."""
+    test_path: str | None = None
+    """Plan file to test on."""
+    valid_size: int = 256
+    """Problems held out, at most a tenth of all."""
+    num_train: int | None = None
+    """Only the first so many training problems (the held-out ones among them)."""
+
+    def __post_init__(self) -> None:
+        for name in ("valid_size", "num_train"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"data.{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The ``eval`` group: which problems are scored, and how thoroughly."""
+
+    split: str = "test"
+    """``test``, or ``valid``: the problems held out while training."""
+    num_examples: int | None = None
+    """Only the first so many problems."""
+    samples: int = 16
+    """``ppl_eval``: noise draws per problem."""
+    output_dir: str = "eval"
+    """Folder of results."""
+
+    def __post_init__(self) -> None:
+        if self.split not in ("test", "valid"):
+            raise UserError(f"eval.split={self.split}: choose test or valid")
+        if self.num_examples is not None and self.num_examples < 1:
+            raise UserError(f"eval.num_examples must be at least 1, got {self.num_examples}")
+        if self.samples < 1:
+            raise UserError(f"eval.samples must be at least 1, got {self.samples}")
+
+
 def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     """Fill a settings dataclass from a group; keys it does not have are left to others.
 
@@ -47,28 +116,38 @@ def _plain(value: Any) -> Any:
     return tuple(value) if OmegaConf.is_list(value) else value
 
 
+def read_seed(cfg: DictConfig) -> int:
+    """``seed``, a whole number that is not negative."""
+    if not isinstance(cfg.seed, int) or cfg.seed < 0:
+        raise UserError(f"seed={cfg.seed}: a whole number from 0 up is needed")
+    return cfg.seed
+
+
 def build_layout(cfg: DictConfig) -> Layout:
     """Caps and blocks; with ``total_len`` below their sum the caps shrink in proportion."""
     from hbd3lm.model.layout import plan_execution_layout
 
-    h = cfg.hierarchical
+    h = typed(HierarchicalConfig, cfg.hierarchical, "hierarchical")
+    blocks = {"question_len": 1, "plan_len": h.plan_block_size, "exec_len": h.exec_block_size}
     names = ("question_len", "plan_len", "exec_len") if h.enabled else ("question_len", "exec_len")
-    lengths = {name: h[name] for name in names}
-    for name in (*names, "plan_block_size", "exec_block_size"):
-        if not isinstance(h[name], int):
-            raise UserError(f"hierarchical.{name}={h[name]}: a whole number is needed")
-    if h.total_len is not None and sum(lengths.values()) > h.total_len:
-        scale = h.total_len / sum(lengths.values())
-        blocks = {"question_len": 1, "plan_len": h.plan_block_size, "exec_len": h.exec_block_size}
-        lengths = {
-            name: math.floor(length * scale) // blocks[name] * blocks[name]
-            for name, length in lengths.items()
-        }
+    lengths = {name: getattr(h, name) for name in names}
+    total = sum(lengths.values())
+    if h.total_len is not None and total > h.total_len:
+        for name, length in lengths.items():
+            shrunk = length * h.total_len // total
+            if blocks[name] == length:  # one block a segment (mdlm): the block shrinks with it
+                blocks[name] = max(1, shrunk)
+            lengths[name] = shrunk // max(1, blocks[name]) * blocks[name]
+            if lengths[name] < 1:
+                raise UserError(
+                    f"hierarchical.total_len={h.total_len} leaves no whole block of "
+                    f"{blocks[name]} tokens for {name}; raise it, or lower block_size"
+                )
     return plan_execution_layout(
         **lengths,
-        plan_block_size=h.plan_block_size,
-        exec_block_size=h.exec_block_size,
-        with_plan=bool(h.enabled),
+        plan_block_size=blocks["plan_len"],
+        exec_block_size=blocks["exec_len"],
+        with_plan=h.enabled,
     )
 
 
@@ -139,45 +218,38 @@ def load_examples(cfg: DictConfig, split: str) -> list[HierarchicalExample]:
     """
     from hbd3lm.data.records import read_examples
 
+    data = typed(DataConfig, cfg.data, "data")
     if split == "test":
-        return _read_or_plan(cfg, "test")
-    if cfg.data.valid_path is not None:
+        return _read_or_plan(cfg, data, "test")
+    if data.valid_path is not None:
         if split == "valid":
-            return read_examples(cfg.data.valid_path, "data.valid_path")
-        return _read_or_plan(cfg, "train")
-    examples = _read_or_plan(cfg, "train")
+            return read_examples(data.valid_path, "data.valid_path")
+        return _read_or_plan(cfg, data, "train")
+    examples = _read_or_plan(cfg, data, "train")
     if len(examples) == 1:
         print("data: one training problem; it is its own validation set")
         return examples
-    held_out = min(cfg.data.valid_size, max(1, len(examples) // 10))
+    held_out = min(data.valid_size, max(1, len(examples) // 10))
     # A slice of the file alone: the same for every seed, model and method.
     order = np.random.default_rng(0).permutation(len(examples))
     chosen = order[:held_out] if split == "valid" else np.sort(order[held_out:])
     return [examples[i] for i in chosen]
 
 
-def _read_or_plan(cfg: DictConfig, split: str) -> list[HierarchicalExample]:
+def _read_or_plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExample]:
     from hbd3lm.data.records import read_examples
 
-    data = cfg.data
-    path = data[f"{split}_path"]
-    if path is not None:
-        examples = read_examples(path, f"data.{split}_path")
-    else:
-        examples = _plan(cfg, split)
-    if split == "train" and data.num_train is not None:
-        if data.num_train < 1:
-            raise UserError(f"data.num_train must be at least 1, got {data.num_train}")
-        examples = examples[: data.num_train]
-    return examples
+    path = getattr(data, f"{split}_path")
+    examples = read_examples(path, f"data.{split}_path") if path else _plan(cfg, data, split)
+    return examples[: data.num_train] if split == "train" else examples
 
 
-def _plan(cfg: DictConfig, split: str) -> list[HierarchicalExample]:
+def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExample]:
     from hbd3lm.data.sources import load_problems
     from hbd3lm.plans.generate import generate_plans
     from hbd3lm.plans.planner import load_planner
 
-    data, planner = cfg.data, cfg.planner.name
+    planner = cfg.planner.name
     name = "gsm8k_socratic" if (data.name, planner) == ("gsm8k", "socratic") else data.name
     limit = data.num_train if split == "train" else cfg.eval.num_examples
     problems = load_problems(name, split, data.dir, limit, seed=0)
@@ -203,9 +275,13 @@ class LoadedModel:
 def load_model(cfg: DictConfig) -> LoadedModel:
     """``checkpoint``, or the run folder's best, or its last; with the tokenizer it was trained on.
 
+    The network is on the GPU where there is one, unless trainer.accelerator=cpu.
+
     Raises:
         UserError: no checkpoint, a damaged one, or a tokenizer that is not the trained one.
     """
+    import torch
+
     from hbd3lm.model.checkpoint import load_network
 
     if cfg.checkpoint is not None:
@@ -219,6 +295,8 @@ def load_model(cfg: DictConfig) -> LoadedModel:
     net, card = load_network(path, cfg.trainer.attention, what)
     tokenizer = load_trained_tokenizer(card, path, cfg.data.dir)
     objective = build_objective(card.objective, card.layout, tokenizer.mask_id, card.model.modules)
+    if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu":
+        net.cuda()
     return LoadedModel(net, card, objective, tokenizer, path)
 
 

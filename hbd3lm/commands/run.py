@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.errors import HydraException
@@ -14,13 +16,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hbd3lm.errors import UserError, run_command
 
+if TYPE_CHECKING:
+    from hbd3lm.commands.build import LoadedModel
+    from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.model.layout import Layout
+
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 MODES = ("train", "ppl_eval", "sample_eval", "sample")
 
 
+FREE_TEXT = ("sampling.question", "sampling.plan")
+
+
 def main() -> None:
     """Check the overrides on the command line, then hand over to Hydra."""
-    arguments = sys.argv[1:]
+    sys.argv[1:] = arguments = [quote_text(argument) for argument in sys.argv[1:]]
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
         status = run_command(lambda: check_overrides(overrides))
@@ -34,6 +44,17 @@ def _hydra_main(cfg: DictConfig) -> None:
     status = run_command(lambda: dispatch(cfg))
     if status:
         sys.exit(status)
+
+
+def quote_text(override: str) -> str:
+    """Quote the text of ``sampling.question=...``: commas and brackets are Hydra's grammar."""
+    key, _, value = override.partition("=")
+    if key not in FREE_TEXT or value in ("", "null") or value[0] + value[-1] in ('""', "''"):
+        return override
+    # Only a backslash before a quote escapes; "${" would be an interpolation.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value).replace("${", "\\${")
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f'{key}="{escaped}{chr(92) * trailing}"'
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -99,6 +120,7 @@ def train(cfg: DictConfig) -> None:
 
     config = build.typed(TrainingConfig, cfg.training, "training")
     where = build.typed(TrainerConfig, cfg.trainer, "trainer")
+    seed = build.read_seed(cfg)
     run_dir = Path(cfg.run_dir)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
@@ -120,7 +142,7 @@ def train(cfg: DictConfig) -> None:
     from hbd3lm.model.transformer import Transformer
     from hbd3lm.train.run import train as run_training
 
-    torch.manual_seed(cfg.seed)
+    torch.manual_seed(seed)
     net = Transformer(card.model, where.attention)
     print(
         f"model: {cfg.model.name}, {net.count_parameters():,} parameters "
@@ -128,9 +150,12 @@ def train(cfg: DictConfig) -> None:
         f"{len(documents['train'])} problems, {len(documents['valid'])} held out; "
         f"layout {_describe(card.layout)}"
     )
-    tokenizer.save(run_dir / "tokenizer")
-    with atomic_write(run_dir / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(cfg, resolve=True))
+
+    def describe_run() -> None:
+        tokenizer.save(run_dir / "tokenizer")
+        with atomic_write(run_dir / "config.yaml") as file:
+            file.write(OmegaConf.to_yaml(cfg, resolve=True))
+
     summary = run_training(
         net,
         objective,
@@ -140,16 +165,23 @@ def train(cfg: DictConfig) -> None:
         where,
         card,
         run_dir,
-        cfg.seed,
+        seed,
+        describe_run,
     )
-    from hbd3lm.report.loss_figure import draw_loss_figure
+    from lightning.pytorch.utilities import rank_zero_only
 
-    draw_loss_figure(run_dir / "logs", run_dir / "loss.png")
+    if rank_zero_only.rank:
+        return
+    if "csv" in where.loggers:
+        from hbd3lm.report.loss_figure import draw_loss_figure
+
+        draw_loss_figure(run_dir / "logs", run_dir / "loss.png")
     print(json.dumps(summary, indent=2))
-    print(f"next: python main.py mode=sample_eval run_dir={run_dir}")
+    same_data = [f"data={cfg.data.name}"] if cfg.data.name != "gsm8k" else []
+    print("next:", *("python main.py mode=sample_eval", *same_data, f"run_dir={run_dir}"))
 
 
-def _describe(layout) -> str:
+def _describe(layout: Layout) -> str:
     segments = ", ".join(f"{s.name} {s.max_len} by {s.block_size}" for s in layout.segments)
     return f"question {layout.question_len}, {segments}"
 
@@ -160,18 +192,19 @@ def ppl_eval(cfg: DictConfig) -> None:
 
     from hbd3lm.commands import build
     from hbd3lm.evaluate.perplexity import perplexities
+    from hbd3lm.train.config import TrainingConfig
 
+    config = build.typed(TrainingConfig, cfg.training, "training")
+    seed = build.read_seed(cfg)
     loaded, examples, token_set = _load_for_evaluation(cfg)
     documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
-    if cfg.eval.samples < 1:
-        raise UserError(f"eval.samples must be at least 1, got {cfg.eval.samples}")
     result = perplexities(
         loaded.net,
         loaded.objective,
         documents,
         cfg.eval.samples,
-        cfg.training.batch_size,
-        cfg.seed,
+        config.batch_size,
+        seed,
         lambda batches: track(batches, "scoring", transient=True),
     )
     result = {"token_set": token_set, **result}
@@ -191,12 +224,17 @@ def _print_perplexities(result: dict) -> None:
         table.add_row(
             name,
             part["of"],
-            f"{part['nats_per_token']:.4f} ± {part['standard_error']:.4f}",
+            f"{part['nats_per_token']:.4f} ± {_number(part['standard_error'], 4)}",
             f"{part['perplexity']:.3f}",
-            f"{part['perplexity_low']:.3f} - {part['perplexity_high']:.3f}",
+            f"{_number(part['perplexity_low'])} - {_number(part['perplexity_high'])}",
             f"{part['tokens']:,}",
         )
     Console().print(table)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """``value`` to so many digits; what too little data cannot give is a question mark."""
+    return "?" if value is None else f"{value:.{digits}f}"
 
 
 def sample_eval(cfg: DictConfig) -> None:
@@ -204,13 +242,20 @@ def sample_eval(cfg: DictConfig) -> None:
     from rich.progress import Progress
 
     from hbd3lm.commands import build
-    from hbd3lm.evaluate.answers import generate, make_records, score_records
+    from hbd3lm.evaluate.answers import (
+        check_gold_answers,
+        generate,
+        make_records,
+        score_records,
+    )
     from hbd3lm.files import atomic_write
     from hbd3lm.sample.strategies import SamplingConfig
 
-    loaded, examples, token_set = _load_for_evaluation(cfg)
-    config = build.typed(SamplingConfig, {**cfg.sampling, "seed": cfg.seed}, "sampling")
+    config = build.typed(SamplingConfig, {**cfg.sampling, "seed": build.read_seed(cfg)}, "sampling")
     mode = cfg.sampling.mode
+    loaded, examples, token_set = _load_for_evaluation(cfg)
+    if mode != "plan_only":
+        check_gold_answers(examples)
     with Progress(transient=True) as progress:
         task = progress.add_task("sampling", total=len(examples))
         run = generate(
@@ -225,7 +270,7 @@ def sample_eval(cfg: DictConfig) -> None:
         )
     records = make_records(examples, run, mode)
     result = {
-        "problems": token_set,
+        "problem_set": token_set,
         "mode": mode,
         "sampling": OmegaConf.to_container(cfg.sampling, resolve=True),
         **score_records(records, mode),
@@ -246,7 +291,9 @@ def _print_scores(result: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "value", title=f"sample_eval, {result['mode']}, {result['problems']}")
+    table = Table(
+        "metric", "value", title=f"sample_eval, {result['mode']}, {result['problem_set']}"
+    )
     for kind in ("strict", "flexible"):
         if f"accuracy_{kind}" in result:
             score = result[f"accuracy_{kind}"]
@@ -257,9 +304,9 @@ def _print_scores(result: dict) -> None:
             )
     if "plan_quality" in result:
         plan = result["plan_quality"]["plan"]
-        table.add_row("numbers in own plans (mean)", f"{plan['numbers']['mean']:.3f}")
-        for category in result["plan_quality"]["categories"]:
-            table.add_row(category["label"], f"{category['share']:.1%}")
+        table.add_row("numbers in own plans (mean)", _number(plan["numbers"]["mean"]))
+        for label, category in result["plan_quality"]["categories"].items():
+            table.add_row(label, f"{category['share']:.1%}")
     for name, value in result["speed"].items():
         table.add_row(name.replace("_", " "), f"{value:,.2f}")
     Console().print(table)
@@ -279,8 +326,8 @@ def sample(cfg: DictConfig) -> None:
         raise UserError("sampling.mode=exec_only needs sampling.plan='...'")
     if plan and mode != "exec_only":
         raise UserError("sampling.plan is followed with sampling.mode=exec_only only")
+    config = build.typed(SamplingConfig, {**cfg.sampling, "seed": build.read_seed(cfg)}, "sampling")
     loaded = build.load_model(cfg)
-    config = build.typed(SamplingConfig, {**cfg.sampling, "seed": cfg.seed}, "sampling")
     run = generate(
         loaded.net,
         loaded.card.layout,
@@ -299,27 +346,37 @@ def sample(cfg: DictConfig) -> None:
     print(f"({generation.evaluations} network evaluations)")
 
 
-def _load_for_evaluation(cfg: DictConfig):
+def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[HierarchicalExample], str]:
     """Model, examples and the name of the problems they are."""
-    import torch
-
     from hbd3lm.commands import build
 
-    if cfg.eval.split not in ("test", "valid"):
-        raise UserError(f"eval.split={cfg.eval.split}: choose test or valid")
+    config = build.typed(build.EvalConfig, cfg.eval, "eval")
     loaded = build.load_model(cfg)
-    if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu":
-        loaded.net.cuda()
-    examples = build.load_examples(cfg, cfg.eval.split)
-    if cfg.eval.num_examples is not None:
-        if cfg.eval.num_examples < 1:
-            raise UserError(f"eval.num_examples must be at least 1, got {cfg.eval.num_examples}")
-        examples = examples[: cfg.eval.num_examples]
-    source = cfg.data[f"{cfg.eval.split}_path"] or f"{cfg.data.name} {cfg.eval.split}"
+    if config.split == "valid":
+        _check_same_slice(cfg, loaded)
+    examples = build.load_examples(cfg, config.split)[: config.num_examples]
+    source = cfg.data[f"{config.split}_path"] or f"{cfg.data.name} {config.split}"
     return loaded, examples, f"{source}, {len(examples)} problems"
 
 
-def _write_result(cfg: DictConfig, name: str, result: dict, loaded) -> None:
+def _check_same_slice(cfg: DictConfig, loaded: LoadedModel) -> None:
+    """Refuse to validate on problems that this model was trained on.
+
+    What is held out depends on what the training problems were.
+    """
+    if cfg.data.valid_path is not None:
+        return
+    trained = loaded.card.settings["data"]
+    for key in ("name", "train_path", "valid_path", "valid_size", "num_train"):
+        if cfg.data[key] != trained[key]:
+            override = f"data={trained[key]}" if key == "name" else f"data.{key}={trained[key]}"
+            raise UserError(
+                f"eval.split=valid: the problems held out while training {loaded.path} were "
+                f"chosen with {override}; repeat that, or use eval.split=test"
+            )
+
+
+def _write_result(cfg: DictConfig, name: str, result: dict, loaded: LoadedModel) -> None:
     from hbd3lm.files import atomic_write
 
     path = Path(cfg.eval.output_dir) / name

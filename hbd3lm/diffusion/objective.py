@@ -160,20 +160,25 @@ class BlockDiffusion:
     ) -> tuple[Piece, Piece]:
         """The clean and the noisy tokens of one document that belong to some segments."""
         mine = np.isin(document.segment, list(segments))
+        # Tokens that no prediction reads are left out: noisy blocks without a mask, which only
+        # they themselves see, and the clean copy of the last block, which no later one follows.
+        asked = mine & np.isin(document.block, document.block[noise.masked])
+        read = mine & (document.block < document.n_blocks)
         n_question = len(document.question)
-        position = (n_question + np.arange(len(document.targets)))[mine]
-        targets, block, masked = document.targets[mine], document.block[mine], noise.masked[mine]
-        noisy = _piece(np.where(masked, self.mask_id, targets), position, index, True, block)
+        position = n_question + np.arange(len(document.targets))
+        x_t = np.where(noise.masked, self.mask_id, document.targets)
+        noisy = _piece(x_t[asked], position[asked], index, True, document.block[asked])
         noisy |= {
-            "target": targets,
-            "weight": noise.weight[mine],
-            "segment": document.segment[mine],
+            "target": document.targets[asked],
+            "weight": noise.weight[asked],
+            "segment": document.segment[asked],
         }
+        x_0, block = document.targets[read], document.block[read]
         if not with_question:
-            return _piece(targets, position, index, False, block), noisy
+            return _piece(x_0, position[read], index, False, block), noisy
         clean = _piece(
-            np.concatenate([document.question, targets]),
-            np.concatenate([np.arange(n_question), position]),
+            np.concatenate([document.question, x_0]),
+            np.concatenate([np.arange(n_question), position[read]]),
             index,
             False,
             np.concatenate([np.zeros(n_question, dtype=np.int64), block]),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hbd3lm.data.answers import flexible_answer, same_answer, strict_answer
+from hbd3lm.data.answers import (
+    flexible_answer,
+    normalize_number,
+    same_answer,
+    strict_answer,
+)
 from hbd3lm.data.encoding import Caps, encode_examples
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.data.tokenizer import ProblemTokenizer
@@ -63,7 +68,7 @@ def generate(
     config: SamplingConfig,
     mode: str = "full",
     autoregressive: bool = False,
-    on_done=None,
+    on_done: Callable[[Sample], None] | None = None,
 ) -> GenerationRun:
     """Sample plans and executions for the questions of ``examples``.
 
@@ -84,9 +89,11 @@ def generate(
         tokenizer,
         Caps(**({"plan": 1, "execution": 1} | caps), question=layout.question_len),
     )
-    questions_cut = len(truncation.cut["question"])
-    if questions_cut:
-        print(f"truncated: {questions_cut} questions over {layout.question_len} tokens")
+    # Of what the model reads; gold segments that it does not read may be as long as they like.
+    read = ("question", "plan") if mode == "exec_only" else ("question",)
+    truncation.cut = {name: truncation.cut[name] for name in read}
+    if truncation:
+        print(f"truncated: {truncation}")
     prompts = [
         Prompt(i, item.question, {"plan": item.plan} if mode == "exec_only" else {})
         for i, item in enumerate(encoded)
@@ -113,20 +120,41 @@ def _to_text(sample: Sample, tokenizer: ProblemTokenizer) -> Generation:
     )
 
 
+def check_gold_answers(examples: Sequence[HierarchicalExample]) -> None:
+    """Refuse, before anything is sampled, examples that cannot be scored.
+
+    Raises:
+        UserError: an ``answer_numerical`` is not a number.
+    """
+    for example in examples:
+        try:
+            normalize_number(example.answer_numerical)
+        except ValueError:
+            raise UserError(
+                f"record {example.id!r}: answer_numerical is {example.answer_numerical!r}, not a "
+                "number; correct it, or use sampling.mode=plan_only"
+            ) from None
+
+
 def make_records(
     examples: Sequence[HierarchicalExample], run: GenerationRun, mode: str
 ) -> list[dict]:
     """One JSON-ready record per problem.
 
     The five fields of :class:`HierarchicalExample` hold what the model wrote (and the gold answer),
-    so that ``analyze_gsm8k_plans.py`` reads a file of them; the gold texts stand beside.
+    so that ``analyze_gsm8k_plans.py`` reads a file of them; the gold texts stand beside. A segment
+    that was not sampled (the plan of ``exec_only``, the execution of ``plan_only``) is the gold
+    one, and an execution that was not sampled is not scored: None.
     """
     records = []
     for example, generation in zip(examples, run.generations):
         plan = example.plan if mode == "exec_only" else (generation.plan or "")
-        execution = generation.execution or ""
-        strict, flexible = strict_answer(execution), flexible_answer(execution)
         gold = example.answer_numerical
+        if mode == "plan_only":
+            execution, answers = example.execution, {"strict": None, "flexible": None}
+        else:
+            execution = generation.execution or ""
+            answers = {"strict": strict_answer(execution), "flexible": flexible_answer(execution)}
         records.append(
             {
                 "id": example.id,
@@ -136,10 +164,11 @@ def make_records(
                 "answer_numerical": gold,
                 "gold_plan": example.plan,
                 "gold_execution": example.execution,
-                "predicted_strict": strict,
-                "predicted_flexible": flexible,
-                "correct_strict": strict is not None and same_answer(strict, gold),
-                "correct_flexible": flexible is not None and same_answer(flexible, gold),
+                **{f"predicted_{kind}": answer for kind, answer in answers.items()},
+                **{
+                    f"correct_{kind}": None if mode == "plan_only" else same_answer(answer, gold)
+                    for kind, answer in answers.items()
+                },
                 "ended": generation.ended,
                 "network_evaluations": generation.evaluations,
             }

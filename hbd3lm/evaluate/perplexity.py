@@ -29,7 +29,12 @@ def score_documents(
     seed: int = 0,
     progress=lambda batches: batches,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """NLL (or NELBO estimate) in nats and real tokens, each [documents, segments] float64."""
+    """NLL (or NELBO estimate) in nats and real tokens, each [documents, segments] float64.
+
+    Args:
+        samples: noise draws per document; an exact likelihood needs one.
+    """
+    samples = samples if objective.is_bound else 1
     device = next(net.parameters()).device
     batches = EvaluationBatches(documents, objective, samples, batch_size, seed)
     table = torch.zeros(
@@ -44,7 +49,7 @@ def score_documents(
     return table.cpu().numpy(), tokens.cpu().numpy()
 
 
-def summarise(nll: np.ndarray, tokens: np.ndarray) -> dict[str, float | int]:
+def summarise(nll: np.ndarray, tokens: np.ndarray) -> dict[str, float | int | None]:
     """Nats per token and perplexity with a standard error, from per-document sums.
 
     Args:
@@ -53,19 +58,21 @@ def summarise(nll: np.ndarray, tokens: np.ndarray) -> dict[str, float | int]:
     Returns:
         ``nats_per_token`` and its ``standard_error`` (of a ratio, by the delta method, over
         documents: it holds the spread of the data set and of the noise draws), ``perplexity``
-        with the 95 % interval, counts.
+        with the 95 % interval, counts. One document has no spread: error and interval are None.
     """
     n, total = len(nll), tokens.sum()
     rate = nll.sum() / total
     residual = nll - rate * tokens
-    error = float(np.sqrt((residual**2).sum() * n / (n - 1)) / total) if n > 1 else float("nan")
-    low, high = np.exp([rate - 1.96 * error, rate + 1.96 * error])
+    error = low = high = None
+    if n > 1:
+        error = float(np.sqrt((residual**2).sum() * n / (n - 1)) / total)
+        low, high = (float(np.exp(rate + sign * 1.96 * error)) for sign in (-1, 1))
     return {
         "nats_per_token": float(rate),
         "standard_error": error,
         "perplexity": float(np.exp(rate)),
-        "perplexity_low": float(low),
-        "perplexity_high": float(high),
+        "perplexity_low": low,
+        "perplexity_high": high,
         "tokens": int(total),
         "documents": n,
     }

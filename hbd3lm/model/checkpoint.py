@@ -89,8 +89,11 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCa
             "checkpoint=FILE.ckpt"
         )
     try:
+        # torch.load would take any other file for a pickle and fail in a dozen ways.
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("its table of contents is missing")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{what}: {path} is damaged or no checkpoint ({reason}); use another one of that run"

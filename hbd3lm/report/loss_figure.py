@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from hbd3lm.errors import UserError
 from hbd3lm.report.style import COLORS, figure_file
 
 SEGMENTS = ("plan", "execution")
@@ -29,8 +30,16 @@ def read_metrics(logs: str | Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def draw_loss_figure(logs: str | Path, path: str | Path) -> None:
-    """Training and validation loss of plan and execution over steps, in nats per token."""
+    """Training and validation loss of plan and execution over steps, in nats per token.
+
+    Raises:
+        UserError: ``logs`` holds no metrics of a run.
+    """
     metrics = read_metrics(logs)
+    if not metrics:
+        raise UserError(
+            f"run_dir: {logs} holds no CSV logs of a run; train with trainer.loggers=[csv]"
+        )
     with figure_file(path, (7, 4.5), "run_dir") as figure:
         axes = figure.add_subplot()
         for segment in SEGMENTS:

@@ -1,21 +1,26 @@
-"""Callbacks of a training run: the weight average, stopping on a broken loss."""
+"""Callbacks of a training run: the weight average, checkpoints, progress without a terminal."""
 
 from __future__ import annotations
 
+import math
+import time
+from pathlib import Path
+
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
-from hbd3lm.errors import UserError
+from hbd3lm.model.checkpoint import read_checkpoint
 
 
 class WarmEMA(WeightAveraging):
     """Exponential moving average whose decay warms up as min(decay, (1 + n) / (10 + n)).
 
-    With a constant decay of 0.9999 the average of a short run would still be its random start.
-    Validation runs with the average, and checkpoints hold it as ``state_dict`` (Lightning's
-    callback sees to both).
+    n counts the optimiser steps after the first, whose weights start the average. With a constant
+    decay of 0.9999 the average of a short run would still be its random start. Validation runs
+    with the average, and checkpoints hold it as ``state_dict`` (Lightning's callback sees to
+    both).
     """
 
     def __init__(self, decay: float) -> None:
@@ -27,21 +32,63 @@ class WarmEMA(WeightAveraging):
         super().__init__(multi_avg_fn=average)
 
 
-class StopOnBrokenLoss(L.Callback):
-    """Stops before the optimiser uses a gradient that is not finite.
+class LastCheckpoint(Checkpoint):
+    """Saves the whole state every ``every`` optimiser steps, and at the last one, to one file.
 
-    The weights, and the checkpoints already written, are then still those of the last good step.
+    Lightning writes to a temporary file first: a crash while saving leaves the old file whole.
     """
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        loss = pl_module.last_loss
-        if torch.isfinite(loss):
-            return
-        checkpoint = trainer.checkpoint_callback
-        kept = getattr(checkpoint, "last_model_path", "") if checkpoint else ""
-        remedy = f"the last good checkpoint is {kept}" if kept else "no checkpoint was due before"
-        raise UserError(
-            f"the training loss became {float(loss)} at step {trainer.global_step}; {remedy}. "
-            "Lower training.learning_rate, raise training.warmup_steps, or train with "
-            "trainer.precision=32-true"
-        )
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # in the middle of an optimiser step
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+
+
+class BestCheckpoint(Checkpoint):
+    """Saves the state with the lowest validation NELBO.
+
+    The value to beat is the one the file itself holds. What ``last.ckpt`` knows may be older:
+    it is written before the validation of its step, and a run may break off long after it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.nelbo = path, math.inf
+
+    def state_dict(self) -> dict[str, float]:
+        return {"nelbo": self.nelbo}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.path.exists():
+            _, content = read_checkpoint(self.path, "run_dir")
+            self.nelbo = content["callbacks"][self.state_key]["nelbo"]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        nelbo = float(trainer.callback_metrics["valid/nelbo"])  # the same in every process
+        if nelbo < self.nelbo:
+            self.nelbo = nelbo
+            trainer.save_checkpoint(self.path)
+
+
+class PrintProgress(L.Callback):
+    """A line now and then, for logs, where a progress bar would be thousands of lines."""
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self.seconds, self._printed = seconds, -math.inf
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        if "loss" in trainer.callback_metrics and time.monotonic() - self._printed >= self.seconds:
+            self._printed = time.monotonic()
+            self._print(trainer, loss=trainer.callback_metrics["loss"])
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._print(trainer, valid_nelbo=trainer.callback_metrics["valid/nelbo"])
+
+    @staticmethod
+    def _print(trainer: L.Trainer, **values: Tensor) -> None:
+        if trainer.is_global_zero:
+            shown = ", ".join(f"{name} {float(value):.4f}" for name, value in values.items())
+            print(f"step {trainer.global_step}/{trainer.max_steps}: {shown}", flush=True)

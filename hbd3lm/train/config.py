@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hbd3lm.errors import UserError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class TrainingConfig:
     """The ``training`` group of the configuration, hierarchical lengths aside."""
 
     max_steps: int = 50_000
-    """Optimiser steps."""
+    """Optimiser steps. A finished run goes on when this is raised; from there on the learning
+    rate follows the schedule of the longer run."""
     batch_size: int = 32
     """Problems per process and micro-batch."""
     accumulate: int = 1
@@ -39,15 +41,15 @@ class TrainingConfig:
     batching: str = "bucket"
     """``bucket``: one problem a row, rows of similar length; ``pack``: several a row."""
     valid_every: int = 500
-    """Steps between validations."""
+    """Steps between validations; a divisor of max_steps ends the run with one."""
     valid_samples: int = 4
     """Draws of the noise per problem and validation, the same each time."""
     checkpoint_every: int = 500
-    """Steps between checkpoints of the latest state."""
+    """Steps between checkpoints of the latest state; the last step is always kept."""
     log_every: int = 10
     """Steps between logged training losses."""
     resume: bool = True
-    """Continue from the run folder's last checkpoint where there is one."""
+    """Continue from the run folder's checkpoint where there is one."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -65,8 +67,12 @@ class TrainingConfig:
             raise UserError(f"training.learning_rate must be positive, got {self.learning_rate}")
         if self.warmup_steps is not None and self.warmup_steps < 0:
             raise UserError(f"training.warmup_steps must not be negative, got {self.warmup_steps}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"training.ema_decay must lie in [0, 1), got {self.ema_decay}")
+        for name in ("weight_decay", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"training.{name} must lie in [0, 1), got {getattr(self, name)}")
         for name, allowed in (
             ("lr_schedule", ("constant", "cosine")),
             ("batching", ("bucket", "pack")),
@@ -87,6 +93,11 @@ class TrainingConfig:
         """Steps between logged losses; at least one is logged in the shortest run."""
         return min(self.log_every, self.max_steps)
 
+    @property
+    def valid_interval(self) -> int:
+        """Steps between validations; at least one is made in the shortest run."""
+        return min(self.valid_every, self.max_steps)
+
 
 @dataclass(frozen=True)
 class TrainerConfig:
@@ -101,7 +112,8 @@ class TrainerConfig:
     strategy: str = "auto"
     """Lightning's strategy: ``auto``, ``ddp``, ``fsdp``, ..."""
     precision: str = "auto"
-    """``bf16-mixed``, ``32-true`` or ``auto``: bf16 where the hardware multiplies it."""
+    """Of training: ``bf16-mixed``, ``32-true`` or ``auto``: bf16 where the hardware multiplies it.
+    Evaluation and sampling compute in float32."""
     attention: str = "auto"
     """``sdpa``, ``flex`` or ``auto``: FlexAttention on CUDA, SDPA elsewhere."""
     num_workers: int = 0
@@ -109,4 +121,13 @@ class TrainerConfig:
     loggers: tuple[str, ...] = ("csv", "tensorboard")
     """Any of ``csv``, ``tensorboard``, ``wandb`` (needs the extra)."""
     progress_bar: bool = True
-    """Show a progress bar."""
+    """Show a progress bar; without a terminal, print a line now and then."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"trainer.precision={self.precision}: choose one of {', '.join(PRECISIONS)}"
+            )
+        for name in self.loggers:
+            if name not in LOGGERS:
+                raise UserError(f"trainer.loggers: {name}: choose from {', '.join(LOGGERS)}")

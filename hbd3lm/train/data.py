@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import lightning as L
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hbd3lm.data.batching import StepBatches, pack_rows
 from hbd3lm.diffusion.corruption import Noise
@@ -81,6 +81,23 @@ class TrainingBatches(Dataset):
         return self.objective.assemble(documents, noises, rows)
 
 
+class RemainingSteps(Sampler[int]):
+    """Micro-batch numbers from where the trainer stands, asked for when iteration begins.
+
+    The length is that of the whole run: Lightning goes on counting batches where the interrupted
+    run stopped, and would take a shorter loader for one that ends early.
+    """
+
+    def __init__(self, trainer: L.Trainer, accumulate: int, length: int) -> None:
+        self.trainer, self.accumulate, self.length = trainer, accumulate, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.trainer.global_step * self.accumulate, self.length))
+
+
 class ProblemData(L.LightningDataModule):
     """Training batches from where the trainer stands, and the fixed validation batches."""
 
@@ -107,23 +124,23 @@ class ProblemData(L.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
         )
-        # Lightning has restored the step by now: resuming is starting the sequence there.
-        start = trainer.global_step * self.config.accumulate
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=range(start, len(batches)),
+            sampler=RemainingSteps(trainer, self.config.accumulate, len(batches)),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
     def val_dataloader(self) -> DataLoader:
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        # Small enough for every process to have a batch: one without would not take part in
+        # the reduction at the end, and the others would wait for it.
         batches = EvaluationBatches(
             self.valid,
             self.objective,
             self.config.valid_samples,
-            self.config.batch_size,
+            min(self.config.batch_size, max(1, len(self.valid) // world)),
             self.seed,
         )
-        rank, world = self.trainer.global_rank, self.trainer.world_size
         return DataLoader(batches, batch_size=None, sampler=range(rank, len(batches), world))

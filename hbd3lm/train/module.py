@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,10 @@ from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.data import TrainingBatch
 from hbd3lm.train.optim import learning_rate_factor, make_optimizer
+
+
+class BrokenLossError(Exception):
+    """The gradient of a step is not finite; raised before the optimiser uses it."""
 
 
 class TrainingModule(L.LightningModule):
@@ -40,37 +45,39 @@ class TrainingModule(L.LightningModule):
         super().__init__()
         self.net, self.objective, self.config = net, objective, config
         self.card, self.seed, self.n_valid = card, seed, n_valid
-        self.last_loss = torch.zeros(())
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
+        micro = batch_idx % self.config.accumulate
         # Dropout, too, is a function of (seed, step, rank): a resumed run repeats it.
-        draw = torch.tensor([self.seed, self.trainer.global_step, batch_idx, self.global_rank])
-        torch.manual_seed(int((draw * torch.tensor([7919, 104729, 31, 1299709])).sum()))
+        keys = [self.seed, self.trainer.global_step, micro, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
+        if micro == 0:
+            # Of the whole optimiser step: [loss in nats, real tokens] x [segments].
+            self.sums = torch.zeros(2, len(self.objective.layout.segments), device=self.device)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         losses = negative_log_likelihood(self.net, batch.batch)  # [documents, segments], nats
+        self.sums += torch.stack([losses.detach().sum(0), batch.batch.real_tokens.sum(0)])
+        if self._is_logged and (batch_idx + 1) % self.config.accumulate == 0:
+            self._log_training(batch)
         # DDP averages the gradients of the processes and Lightning those of the micro-batches;
         # the denominator is that of the whole step already, so both means become sums again.
-        scale = self.trainer.world_size * self.config.accumulate
-        loss = losses.sum() / batch.denominator * scale
-        self.last_loss = loss.detach()
-        if self._is_logged:
-            self._log_training(losses.detach(), batch)
-        return loss
+        return losses.sum() / batch.denominator * self.trainer.world_size * self.config.accumulate
 
     @property
     def _is_logged(self) -> bool:
         """Does Lightning write this step's values? (It counts from one.)"""
         return (self.trainer.global_step + 1) % self.config.log_interval == 0
 
-    def _log_training(self, losses: Tensor, batch: TrainingBatch) -> None:
-        tokens = batch.batch.real_tokens
+    def _log_training(self, batch: TrainingBatch) -> None:
+        """Log the loss of the whole step: every process and micro-batch has other lengths."""
+        losses, tokens = self.trainer.strategy.reduce(self.sums, reduce_op="sum")
         values = {"train/loss": losses.sum() / tokens.sum()}
         for i, segment in enumerate(self.objective.layout.segments):
-            values[f"train/{segment.name}_loss"] = losses[:, i].sum() / tokens[:, i].sum()
+            values[f"train/{segment.name}_loss"] = losses[i] / tokens[i]
         values["train/padding_share"] = batch.batch.padding_share()
         values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_dict(values, batch_size=1, sync_dist=False)
+        self.log_dict(values, batch_size=1)
         self.log("loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)
 
     def configure_gradient_clipping(
@@ -83,6 +90,10 @@ class TrainingModule(L.LightningModule):
         # scaling; bf16 needs none, so the plain function is right.
         limit = self.config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), limit)
+        # The gradient is that of all processes and micro-batches: all processes stop, or none.
+        if not torch.isfinite(norm):
+            loss = float(self.sums[0].sum() / self.sums[1].sum())
+            raise BrokenLossError(f"training loss {loss}, gradient norm {float(norm)}")
         if self._is_logged:
             self.log("train/grad_norm", norm, batch_size=1)
 

@@ -10,42 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hbd3lm.commands.check_mask import LAYOUTS, brute_force
 from hbd3lm.model.mask import PADDING, Tags, dense_mask, flex_mask_mod
 from hbd3lm.report.mask_figure import picture_tags
-
-QUESTION, PLAN, EXECUTION = range(3)
-
-
-def brute_force(question, plan, execution, plan_block, exec_block) -> np.ndarray:
-    """The hierarchy in words, one pair of tokens at a time, in the picture's order."""
-    tokens = [(QUESTION, False, 0)] * question
-    for segment, length, block in ((PLAN, plan, plan_block), (EXECUTION, execution, exec_block)):
-        for noisy in (True, False):
-            tokens += [(segment, noisy, i // block) for i in range(length)]
-
-    def sees(query, key) -> bool:
-        q_segment, q_noisy, q_block = query
-        k_segment, k_noisy, k_block = key
-        if q_segment == QUESTION:
-            return k_segment == QUESTION
-        if k_segment < q_segment:  # question or (for the execution) plan: the clean copy only
-            return not k_noisy
-        if k_segment > q_segment:  # the plan never sees the execution
-            return False
-        if k_noisy:  # x_t is seen by its own block only
-            return q_noisy and q_block == k_block
-        if q_noisy:  # M_OBC
-            return k_block < q_block
-        return k_block <= q_block  # M_BC
-
-    return np.array([[sees(q, k) for k in tokens] for q in tokens])
-
-
-LAYOUTS = [
-    (question, plan, execution, plan_block, exec_block)
-    for question, plan, execution in ((128, 128, 256), (64, 64, 128))
-    for plan_block, exec_block in ((1, 1), (4, 4), (16, 16), (16, 4), (4, 16))
-]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

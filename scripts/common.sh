@@ -1,0 +1,16 @@
+# What the shell scripts share; sourced from the root of the repository.
+
+fail() { # one message, status 1
+    echo "error: $*" >&2
+    exit 1
+}
+
+find_python() { # sets PYTHON to an interpreter that has the package, .venv's if there is one
+    if [[ -z "${PYTHON:-}" ]]; then
+        PYTHON=python
+        [[ ! -x .venv/bin/python ]] || PYTHON=.venv/bin/python
+    fi
+    command -v "$PYTHON" >/dev/null || fail "no $PYTHON; run 'make setup' or set PYTHON"
+    "$PYTHON" -c 'import hbd3lm' 2>/dev/null ||
+        fail "$PYTHON cannot import hbd3lm; run 'make setup' or '$PYTHON -m pip install -e .'"
+}

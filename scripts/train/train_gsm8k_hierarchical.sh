@@ -1,0 +1,80 @@
+#!/bin/bash
+#SBATCH --job-name=gsm8k-train
+#SBATCH --output=%x-%j.out
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=4
+#SBATCH --gres=gpu:4
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=128G
+#SBATCH --time=24:00:00
+#
+# Hierarchical BD3-LM on GSM8K: question -> plan -> execution. Submit from the root of the
+# repository (4 GPUs, up to 24 hours),
+#
+#     sbatch scripts/train/train_gsm8k_hierarchical.sh
+#
+# or run with bash on whatever this machine has. Settings come from the environment, and any
+# override of main.py may follow:
+#
+#     MODEL_SIZE=nano MAX_STEPS=2000 bash scripts/train/train_gsm8k_hierarchical.sh
+#     BATCH_SIZE=16 sbatch scripts/train/train_gsm8k_hierarchical.sh training.accumulate=2
+#
+# A job that was cut off continues from its last checkpoint when submitted again.
+set -euo pipefail
+
+MODEL_SIZE="${MODEL_SIZE:-small}"                # nano | tiny | small | medium
+BATCH_SIZE="${BATCH_SIZE:-32}"                   # problems per GPU
+MAX_STEPS="${MAX_STEPS:-50000}"
+LR="${LR:-3e-4}"                                 # peak learning rate
+WARMUP_STEPS="${WARMUP_STEPS:-}"                 # empty: 2500, at most a tenth of MAX_STEPS
+BLOCK_SIZE="${BLOCK_SIZE:-16}"                   # tokens denoised together
+TOTAL_LEN="${TOTAL_LEN:-512}"                    # cap; below 512 the three parts shrink with it
+TOKENIZER="${TOKENIZER:-gsm}"                    # gsm | gpt2
+DATA_PATH="${DATA_PATH:-data/gsm8k/gsm8k_hierarchical_train.json}"
+VALID_PATH="${VALID_PATH:-}"                     # empty: a fixed part of DATA_PATH is held out
+DATA_DIR="${DATA_DIR:-}"                         # folder with gpt2/, for TOKENIZER=gpt2 offline
+RUN_DIR="${RUN_DIR:-outputs/gsm8k_hierarchical_$MODEL_SIZE}"
+SEED="${SEED:-0}"
+
+# SLURM copies this file elsewhere; the repository is where the job was submitted.
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/../..}"
+[[ -f main.py && -f scripts/common.sh ]] || {
+    echo "error: $PWD is not the repository; submit from its root" >&2
+    exit 1
+}
+source scripts/common.sh
+
+# --- prerequisites ----------------------------------------------------------------------------
+find_python
+[[ -f "$DATA_PATH" ]] ||
+    fail "no data file $DATA_PATH (DATA_PATH); write it with: $PYTHON" \
+        "scripts/data_prep/generate_gsm8k_plans.py --split train --output_path $DATA_PATH"
+[[ -z "$VALID_PATH" || -f "$VALID_PATH" ]] || fail "no validation file $VALID_PATH (VALID_PATH)"
+
+# --- one command ------------------------------------------------------------------------------
+command=("$PYTHON" main.py
+    mode=train
+    "model=$MODEL_SIZE"
+    "tokenizer=$TOKENIZER"
+    "block_size=$BLOCK_SIZE"
+    training.hierarchical.enabled=true
+    "training.hierarchical.total_len=$TOTAL_LEN"
+    "training.batch_size=$BATCH_SIZE"
+    "training.max_steps=$MAX_STEPS"
+    "training.learning_rate=$LR"
+    "data.train_path='$DATA_PATH'"
+    "run_dir='$RUN_DIR'"
+    "seed=$SEED")
+[[ -z "$WARMUP_STEPS" ]] || command+=("training.warmup_steps=$WARMUP_STEPS")
+[[ -z "$VALID_PATH" ]] || command+=("data.valid_path='$VALID_PATH'")
+[[ -z "$DATA_DIR" ]] || command+=("data.dir='$DATA_DIR'")
+if [[ -n "${SLURM_JOB_ID:-}" ]]; then
+    # One process per GPU, started by srun; Lightning finds its place from SLURM's variables.
+    command=(srun "${command[@]}"
+        trainer=gpu
+        "trainer.devices=${SLURM_NTASKS_PER_NODE:-1}"
+        "trainer.num_nodes=${SLURM_JOB_NUM_NODES:-1}")
+fi
+
+echo "${command[*]} $*"
+exec "${command[@]}" "$@"

@@ -1,0 +1,128 @@
+"""Perplexities against values worked out by hand, and what they must not depend on."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
+from hbd3lm.evaluate.perplexity import perplexities, score_documents, summarise
+from hbd3lm.model.layout import build_document, plan_execution_layout
+from tests.toys import FILL, MASK, VOCABULARY, random_documents, toy_net
+
+LAYOUT = plan_execution_layout(8, 8, 16, 4, 8)
+
+
+def uniform_net(**changes):
+    """Every logit is zero, so every token costs log(V - 1) nats."""
+    net = toy_net(tie_embeddings=False, **changes)
+    with torch.no_grad():
+        for stack in net.stacks.values():
+            stack.head.weight.zero_()
+    return net
+
+
+def test_a_uniform_network_costs_log_of_the_vocabulary_for_every_predicted_token():
+    """5 + 9 real tokens of 8 + 16 predicted ones: fill is paid for, and not divided by."""
+    document = build_document([1, 2], {"plan": [1] * 5, "execution": [2] * 9}, LAYOUT, FILL)
+    # A multiple of both block sizes: every number of masked tokens is drawn equally often.
+    result = perplexities(uniform_net(), BlockDiffusion(LAYOUT, MASK), [document], 8, 4)
+    nats = math.log(VOCABULARY - 1)
+    parts = result["segments"]
+    assert parts["plan"]["nats_per_token"] == pytest.approx(nats * 8 / 5, rel=1e-5)
+    assert parts["execution"]["nats_per_token"] == pytest.approx(nats * 16 / 9, rel=1e-5)
+    assert parts["all"]["nats_per_token"] == pytest.approx(nats * 24 / 14, rel=1e-5)
+    assert parts["plan"]["perplexity"] == pytest.approx(math.exp(nats * 8 / 5), rel=1e-4)
+    assert [part["tokens"] for part in parts.values()] == [5, 9, 14]
+
+
+def test_next_token_models_have_no_fill_so_a_uniform_one_has_the_perplexity_of_a_die():
+    layout = plan_execution_layout(8, 8, 16, 1, 1)
+    documents = random_documents(layout, 5)
+    result = perplexities(uniform_net(), Autoregressive(layout), documents, 16, 2)
+    assert result["kind"] == "exact"
+    for part in result["segments"].values():
+        assert part["perplexity"] == pytest.approx(VOCABULARY - 1, rel=1e-5)
+        assert part["standard_error"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+def test_the_segments_sum_to_the_whole(modules):
+    net = toy_net(modules=modules)
+    documents = random_documents(LAYOUT, 7)
+    parts = perplexities(net, BlockDiffusion(LAYOUT, MASK, modules), documents, 4, 3)["segments"]
+    nats = {name: part["nats_per_token"] * part["tokens"] for name, part in parts.items()}
+    assert nats["all"] == pytest.approx(nats["plan"] + nats["execution"])
+    assert parts["all"]["tokens"] == parts["plan"]["tokens"] + parts["execution"]["tokens"]
+
+
+def test_bounds_and_exact_values_are_labelled_as_such():
+    net, documents = toy_net(), random_documents(LAYOUT, 2)
+    result = perplexities(net, BlockDiffusion(LAYOUT, MASK), documents, 4, 2)
+    assert (result["kind"], result["noise_draws"]) == ("upper bound (NELBO)", 4)
+    single = plan_execution_layout(8, 8, 8, 1, 1)
+    result = perplexities(net, BlockDiffusion(single, MASK), random_documents(single, 2), 4, 2)
+    assert (result["kind"], result["noise_draws"]) == ("exact", 1)
+
+
+def test_the_token_set_of_every_part_says_what_is_given():
+    net = toy_net()
+    parts = perplexities(net, BlockDiffusion(LAYOUT, MASK), random_documents(LAYOUT, 1), 1, 1)
+    assert {name: part["of"] for name, part in parts["segments"].items()} == {
+        "plan": "plan | question",
+        "execution": "execution | question, gold plan",
+        "all": "plan + execution | question",
+    }
+    flat = plan_execution_layout(8, 8, 16, 4, 8, with_plan=False)
+    parts = perplexities(net, BlockDiffusion(flat, MASK), random_documents(flat, 1), 1, 1)
+    assert {name: part["of"] for name, part in parts["segments"].items()} == {
+        "execution": "execution | question",
+        "all": "execution | question",
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_the_numbers_do_not_depend_on_the_batch_size(batch_size):
+    net = toy_net().double()
+    documents, objective = random_documents(LAYOUT, 6), BlockDiffusion(LAYOUT, MASK)
+    expected, tokens = score_documents(net, objective, documents, 3, 2, seed=4)
+    got, same_tokens = score_documents(net, objective, documents, 3, batch_size, seed=4)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_array_equal(tokens, same_tokens)
+
+
+def test_a_documents_number_does_not_depend_on_the_documents_after_it():
+    net, documents = toy_net().double(), random_documents(LAYOUT, 6)
+    objective = BlockDiffusion(LAYOUT, MASK)
+    everything, _ = score_documents(net, objective, documents, 2, 4)
+    some, _ = score_documents(net, objective, documents[:3], 2, 4)
+    np.testing.assert_allclose(everything[:3], some, rtol=1e-5)
+
+
+def test_the_standard_error_is_the_one_worked_out_by_hand():
+    """Rate (3 + 5) / (2 + 2) = 2; residuals -1 and 1; sqrt(2 * 2 / 1) / 4 = 0.5."""
+    result = summarise(np.array([3.0, 5.0]), np.array([2.0, 2.0]))
+    assert result["nats_per_token"] == 2.0
+    assert result["standard_error"] == pytest.approx(0.5)
+    assert result["perplexity"] == pytest.approx(math.exp(2))
+    assert result["perplexity_low"] == pytest.approx(math.exp(2 - 0.98))
+    assert result["perplexity_high"] == pytest.approx(math.exp(2 + 0.98))
+    assert (result["tokens"], result["documents"]) == (4, 2)
+
+
+def test_with_equal_lengths_the_standard_error_is_that_of_a_mean():
+    rng = np.random.default_rng(0)
+    nll = rng.normal(10, 2, size=50)
+    result = summarise(nll, np.full(50, 4.0))
+    assert result["standard_error"] == pytest.approx(nll.std(ddof=1) / np.sqrt(50) / 4)
+
+
+def test_one_document_has_no_standard_error_and_its_result_is_still_json():
+    result = summarise(np.array([3.0]), np.array([2.0]))
+    assert result["standard_error"] is None
+    assert result["perplexity_low"] is None
+    json.dumps(result, allow_nan=False)

@@ -1,0 +1,110 @@
+"""Schedules, parameter groups and the weight average, against values worked out by hand."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from hbd3lm.errors import UserError
+from hbd3lm.train.callbacks import WarmEMA
+from hbd3lm.train.config import TrainerConfig, TrainingConfig
+from hbd3lm.train.optim import learning_rate_factor, make_optimizer
+from tests.toys import toy_net
+
+
+def test_the_learning_rate_warms_up_linearly_then_follows_half_a_cosine_to_a_tenth():
+    config = TrainingConfig(max_steps=110, warmup_steps=10)
+    factor = [learning_rate_factor(step, config) for step in range(112)]
+    assert factor[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert factor[9] == factor[10] == 1.0
+    assert factor[35] == pytest.approx(0.1 + 0.45 * (1 + math.sqrt(0.5)))  # a quarter of the way
+    assert factor[60] == pytest.approx(0.55)  # half way
+    assert factor[110] == factor[111] == pytest.approx(0.1)
+
+
+def test_a_constant_schedule_stays_at_the_peak_after_the_warm_up():
+    config = TrainingConfig(max_steps=100, warmup_steps=4, lr_schedule="constant")
+    assert [learning_rate_factor(step, config) for step in (0, 3, 4, 50, 99)] == [
+        0.25, 1.0, 1.0, 1.0, 1.0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "max_steps, warmup, expected",
+    [(50_000, None, 2_500), (1_000, None, 100), (5, None, 0), (1_000, 7, 7), (1_000, 0, 0)],
+)
+def test_the_default_warm_up_is_2500_steps_but_at_most_a_tenth(max_steps, warmup, expected):
+    config = TrainingConfig(max_steps=max_steps, warmup_steps=warmup)
+    assert config.resolved_warmup_steps == expected
+    if expected == 0:
+        assert learning_rate_factor(0, config) == 1.0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_only_matrices_decay_not_embeddings_norms_or_biases(tied):
+    net = toy_net(attention_bias=True, mlp_bias=True, tie_embeddings=tied)
+    config = TrainingConfig(weight_decay=0.3, beta1=0.8, beta2=0.95, learning_rate=0.5)
+    optimizer = make_optimizer(net, config)
+    decayed, free = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+    assert all(group["betas"] == (0.8, 0.95) for group in optimizer.param_groups)
+    for name, parameter in net.named_parameters():
+        matrix = any(part in name for part in (".wq.w", ".wkv.w", ".wo.w", ".up.w", ".down.w"))
+        assert (id(parameter) in decayed) == (matrix or ".head." in name), name
+        assert (id(parameter) in free) != (id(parameter) in decayed), name
+
+
+def test_frozen_weights_are_left_out_of_the_optimiser():
+    net = toy_net(modules="separate")
+    net.stacks["plan"].requires_grad_(False)
+    optimizer = make_optimizer(net, TrainingConfig())
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in net.stacks["execution"].parameters()}
+
+
+def test_the_weight_average_warms_up_as_worked_out_by_hand():
+    """Weights 1, 2, 3, 4 after the steps; decays 2/11, 3/12, then the cap 0.3."""
+    callback, weight = WarmEMA(decay=0.3), torch.nn.Linear(1, 1, bias=False)
+    weight.requires_grad_(False)
+    module = torch.nn.Sequential(weight)
+    averaged = torch.optim.swa_utils.AveragedModel(copy.deepcopy(module), **callback._kwargs)
+    expected = None
+    for step, decay in ((1.0, None), (2.0, 2 / 11), (3.0, 3 / 12), (4.0, 0.3)):
+        weight.weight.fill_(step)
+        averaged.update_parameters(module)
+        expected = step if decay is None else decay * expected + (1 - decay) * step
+        assert float(averaged.module[0].weight) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"max_steps": 0}, r"training\.max_steps must be at least 1, got 0"),
+        ({"accumulate": 0}, r"training\.accumulate must be at least 1"),
+        ({"learning_rate": 0.0}, r"training\.learning_rate must be positive"),
+        ({"warmup_steps": -1}, r"training\.warmup_steps must not be negative"),
+        ({"ema_decay": 1.0}, r"training\.ema_decay must lie in \[0, 1\)"),
+        ({"beta2": 1.5}, r"training\.beta2 must lie in \[0, 1\)"),
+        ({"grad_clip": -1.0}, r"training\.grad_clip must not be negative"),
+        ({"lr_schedule": "linear"}, r"training\.lr_schedule=linear: choose one of constant, cos"),
+        ({"batching": "sorted"}, r"training\.batching=sorted: choose one of bucket, pack"),
+    ],
+)
+def test_training_settings_out_of_range_are_refused_by_name(changes, message):
+    with pytest.raises(UserError, match=message):
+        TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"precision": "16-mixed"}, r"trainer\.precision=16-mixed: choose one of auto"),
+        ({"loggers": ("excel",)}, r"trainer\.loggers: excel: choose from csv"),
+    ],
+)
+def test_trainer_settings_out_of_range_are_refused_by_name(changes, message):
+    with pytest.raises(UserError, match=message):
+        TrainerConfig(**changes)

@@ -1,0 +1,412 @@
+"""Whole small training runs: resuming, accumulation, processes, broken losses, memorising."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
+from hbd3lm.errors import UserError
+from hbd3lm.model.checkpoint import ModelCard, load_network, read_checkpoint
+from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.layout import build_document, plan_execution_layout
+from hbd3lm.model.transformer import Transformer
+from hbd3lm.report.loss_figure import read_metrics
+from hbd3lm.sample.strategies import SamplingConfig
+from hbd3lm.train import module as training_module
+from hbd3lm.train.config import TrainerConfig, TrainingConfig
+from hbd3lm.train.data import TrainingBatches
+from hbd3lm.train.run import train
+from tests.toys import FILL, MASK, VOCABULARY, random_documents
+
+LAYOUT = plan_execution_layout(8, 8, 8, 4, 4)
+QUIET = TrainerConfig(
+    accelerator="cpu", devices=1, precision="32-true", loggers=("csv",), progress_bar=False
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Interrupted(BaseException):
+    """Stands for a crash or a kill: nobody gets to clean up."""
+
+
+def run(
+    folder: Path,
+    *,
+    layout=LAYOUT,
+    objective=None,
+    documents=None,
+    dropout=0.0,
+    modules="shared",
+    trainer=QUIET,
+    seed=0,
+    net=None,
+    **changes,
+) -> dict:
+    values = {
+        "max_steps": 10,
+        "batch_size": 4,
+        "learning_rate": 1e-2,
+        "checkpoint_every": 4,
+        "valid_every": 5,
+        "valid_samples": 1,
+        "log_every": 1,
+    }
+    config = TrainingConfig(**(values | changes))
+    model = ModelConfig(VOCABULARY, 16, 1, 2, dropout=dropout, modules=modules)
+    if net is None:
+        torch.manual_seed(seed)
+        net = Transformer(model)
+    documents = random_documents(layout, 14) if documents is None else documents
+    objective = objective or BlockDiffusion(layout, MASK, modules)
+    kind = "autoregressive" if isinstance(objective, Autoregressive) else "diffusion"
+    settings = {"training": dict(vars(config)), "seed": seed}
+    card = ModelCard(model, layout, kind, {"name": "toy", "fingerprint": "0"}, settings)
+    return train(net, objective, documents, documents[:3], config, trainer, card, folder, seed)
+
+
+def interrupt_at(monkeypatch, step: int) -> None:
+    """Kill the run in the middle of optimiser step ``step`` (counted from 0)."""
+    original = training_module.TrainingModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_step == step:
+            raise Interrupted
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(training_module.TrainingModule, "training_step", training_step)
+
+
+def final_state(folder: Path) -> dict:
+    _, content = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    return content
+
+
+def assert_same_weights(a: Path, b: Path, tolerance: float = 0.0) -> None:
+    first, second = final_state(a), final_state(b)
+    assert first["global_step"] == second["global_step"]
+    for key in ("state_dict", "current_model_state"):
+        assert first[key].keys() == second[key].keys()
+        for name, tensor in first[key].items():
+            torch.testing.assert_close(tensor, second[key][name], rtol=tolerance, atol=tolerance)
+
+
+# -- resuming -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("step", [5, 9])
+def test_an_interrupted_and_resumed_run_repeats_the_uninterrupted_one(
+    tmp_path, monkeypatch, accumulate, step
+):
+    """To the bit: weights, average, optimiser and logged losses; with dropout, mid-epoch.
+
+    Once the loader of a resumed run was only as long as the steps left, so that Lightning, which
+    counts from the start of the interrupted run, took its end for the end of an epoch and began
+    again with documents already seen.
+    """
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = {"dropout": 0.2, "accumulate": accumulate, "batch_size": 3, "seed": 3}
+    run(whole, **settings)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(Interrupted):
+            run(broken, **settings)
+    summary = run(broken, **settings)
+    assert summary["steps"] == 10
+    assert summary["resumed_from"] == str(broken / "checkpoints" / "last.ckpt")
+    assert_same_weights(whole, broken)
+    first, second = (read_metrics(folder / "logs") for folder in (whole, broken))
+    assert len(first["train/loss"]) == 10
+    for name in first:
+        assert first[name] == second[name], name
+    best = [read_checkpoint(folder / "checkpoints" / "best.ckpt")[1] for folder in (whole, broken)]
+    assert best[0]["global_step"] == best[1]["global_step"]
+
+
+def test_a_run_interrupted_twice_still_repeats_the_uninterrupted_one(tmp_path, monkeypatch):
+    run(tmp_path / "whole", checkpoint_every=2)
+    for step in (3, 7):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            interrupt_at(patch, step)
+            run(tmp_path / "broken", checkpoint_every=2)
+    run(tmp_path / "broken", checkpoint_every=2)
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_run_that_only_has_a_best_checkpoint_goes_on_from_it(tmp_path, monkeypatch):
+    run(tmp_path / "whole", checkpoint_every=100)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_at(patch, 7)
+        run(tmp_path / "broken", checkpoint_every=100)
+    assert not (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists()
+    summary = run(tmp_path / "broken", checkpoint_every=100)
+    assert summary["resumed_from"].endswith("best.ckpt")
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_rerunning_a_finished_run_changes_nothing(tmp_path):
+    first = run(tmp_path / "run")
+    before = final_state(tmp_path / "run")
+    again = run(tmp_path / "run")
+    assert again["steps"] == first["steps"] == 10
+    assert again["best_valid_nelbo"] == first["best_valid_nelbo"]
+    after = final_state(tmp_path / "run")
+    for name, tensor in before["state_dict"].items():
+        assert torch.equal(tensor, after["state_dict"][name])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_finished_run_goes_on_when_max_steps_is_raised(tmp_path, accumulate):
+    """With a constant rate the extended run is the long one; cosine depends on max_steps."""
+    constant = {"lr_schedule": "constant", "warmup_steps": 2, "accumulate": accumulate}
+    run(tmp_path / "long", max_steps=15, **constant)
+    run(tmp_path / "extended", max_steps=10, **constant)
+    summary = run(tmp_path / "extended", max_steps=15, **constant)
+    assert summary["steps"] == 15
+    assert_same_weights(tmp_path / "long", tmp_path / "extended")
+
+
+def test_the_last_step_is_saved_and_validated_however_short_the_run(tmp_path):
+    summary = run(tmp_path / "run", max_steps=3, checkpoint_every=500, valid_every=500)
+    assert final_state(tmp_path / "run")["global_step"] == 3
+    assert summary["best_valid_nelbo"] > 0
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"learning_rate": 1e-3}, "training.learning_rate"),
+        ({"batch_size": 5}, "problems_per_step: 4 != 5"),
+        ({"accumulate": 2, "batch_size": 2}, "training.accumulate: 1 != 2"),
+        ({"seed": 1}, "seed: 0 != 1"),
+        ({"documents": random_documents(LAYOUT, 14, seed=9)}, "training_problems"),
+        ({"layout": plan_execution_layout(8, 8, 8, 8, 4)}, "layout.segments"),
+        ({"modules": "separate"}, "model.modules: shared != separate"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_folder_with_other_settings_is_refused_with_the_remedy(tmp_path, changes, named):
+    run(tmp_path / "run", max_steps=1)
+    before = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    with pytest.raises(UserError) as error:
+        run(tmp_path / "run", max_steps=2, **changes)
+    assert named in str(error.value)
+    assert "choose another run_dir" in str(error.value)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_resume_false_refuses_a_used_folder(tmp_path):
+    run(tmp_path / "run", max_steps=1)
+    with pytest.raises(UserError, match=r"training\.resume=false; choose another run_dir"):
+        run(tmp_path / "run", max_steps=2, resume=False)
+
+
+# -- batches and processes ------------------------------------------------------------------
+
+
+def test_accumulation_takes_the_same_step_as_one_large_batch(tmp_path):
+    run(tmp_path / "one", batch_size=8, accumulate=1)
+    run(tmp_path / "two", batch_size=4, accumulate=2)
+    assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
+    one, two = (read_metrics(tmp_path / name / "logs") for name in ("one", "two"))
+    for name in ("train/loss", "train/plan_loss", "train/execution_loss", "train/grad_norm"):
+        assert [step for step, _ in one[name]] == [step for step, _ in two[name]]
+        np.testing.assert_allclose(
+            [value for _, value in one[name]], [value for _, value in two[name]], rtol=1e-4
+        )
+
+
+def flatten(batch) -> list[tuple]:
+    """What a batch says of each document, without padding and row order."""
+    part = batch.batch.parts[0]
+    rows = []
+    for i in range(len(part.targets)):
+        real = ~part.noisy.is_padding[i]
+        rows.append(
+            (
+                tuple(part.clean.ids[i][~part.clean.is_padding[i]].tolist()),
+                tuple(part.noisy.ids[i][real].tolist()),
+                tuple(part.weight[i][real].tolist()),
+            )
+        )
+    return rows
+
+
+def test_two_processes_see_the_documents_and_noise_of_one_with_the_doubled_batch():
+    documents = random_documents(LAYOUT, 30)
+    objective = BlockDiffusion(LAYOUT, MASK)
+    half, double = TrainingConfig(batch_size=3), TrainingConfig(batch_size=6)
+    ranks = [TrainingBatches(documents, objective, half, 5, rank, 2) for rank in (0, 1)]
+    single = TrainingBatches(documents, objective, double, 5)
+    for step in (0, 1, 40):
+        parts = [rank[step] for rank in ranks]
+        assert flatten(parts[0]) + flatten(parts[1]) == flatten(single[step])
+        assert parts[0].denominator == parts[1].denominator == single[step].denominator
+
+
+def test_packed_and_bucketed_batches_take_the_same_steps(tmp_path):
+    run(tmp_path / "bucket", batching="bucket")
+    run(tmp_path / "pack", batching="pack")
+    assert_same_weights(tmp_path / "bucket", tmp_path / "pack", tolerance=1e-5)
+
+
+TWO_PROCESSES = """
+from pathlib import Path
+from tests.train.test_training import QUIET, run
+from dataclasses import replace
+import sys
+run(Path(sys.argv[1]), batch_size=2, max_steps=4, valid_every=4,
+    trainer=replace(QUIET, devices=2, strategy="ddp"))
+"""
+
+
+@pytest.mark.slow
+def test_two_real_processes_train_as_one_with_the_same_global_batch(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "OMP_NUM_THREADS": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "two")],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    run(tmp_path / "one", batch_size=4, max_steps=4, valid_every=4)
+    assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
+    one, two = (read_metrics(tmp_path / name / "logs") for name in ("one", "two"))
+    for name in ("train/loss", "train/execution_loss", "valid/nelbo", "valid/plan_nelbo"):
+        np.testing.assert_allclose(
+            [value for _, value in one[name]], [value for _, value in two[name]], rtol=1e-4
+        )
+
+
+# -- broken losses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro", [0, 1])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, micro, bad):
+    """Also in the first of two micro-batches; only the last one was looked at once."""
+    original = training_module.negative_log_likelihood
+    calls = []
+
+    def broken(net, batch):
+        losses = original(net, batch)
+        calls.append(net.training)
+        return losses * bad if net.training and sum(calls) == 2 * 6 + micro + 1 else losses
+
+    monkeypatch.setattr(training_module, "negative_log_likelihood", broken)
+    with pytest.raises(UserError) as error:
+        run(tmp_path / "run", accumulate=2, batch_size=2)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert "stopped at step 6" in str(error.value)
+    assert f"the last good checkpoint is {last}" in str(error.value)
+    content = final_state(tmp_path / "run")
+    assert content["global_step"] == 4
+    assert all(tensor.isfinite().all() for tensor in content["current_model_state"].values())
+    net, _ = load_network(last)
+    assert all(parameter.isfinite().all() for parameter in net.parameters())
+
+
+def test_a_broken_loss_before_any_checkpoint_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        training_module,
+        "negative_log_likelihood",
+        lambda net, batch: next(net.parameters()).sum().expand(1, 2) * float("nan"),
+    )
+    with pytest.raises(UserError, match="no checkpoint was due before"):
+        run(tmp_path / "run")
+
+
+def test_trainer_settings_the_machine_lacks_are_refused(tmp_path):
+    from dataclasses import replace
+
+    with pytest.raises(UserError, match=r"trainer: .*trainer\.accelerator=nonsense"):
+        run(tmp_path / "run", trainer=replace(QUIET, accelerator="nonsense"))
+
+
+# -- learning -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["hierarchical", "flat", "mdlm", "separate", "ar", "ar-flat"])
+def test_the_loss_of_every_method_falls(tmp_path, method):
+    sizes = {"mdlm": (8, 8), "ar": (1, 1), "ar-flat": (1, 1)}.get(method, (4, 4))
+    layout = plan_execution_layout(8, 8, 8, *sizes, with_plan="flat" not in method)
+    modules = "separate" if method == "separate" else "shared"
+    objective = BlockDiffusion(layout, MASK, modules)
+    if method.startswith("ar"):
+        objective = Autoregressive(layout)
+    segments = {segment.name: [3] * 7 for segment in layout.segments}
+    documents = [build_document([1, 2], segments, layout, FILL)] * 4  # soon known by heart
+    summary = run(
+        tmp_path / "run", layout=layout, objective=objective, modules=modules,
+        documents=documents, max_steps=30, valid_every=5, valid_samples=8, ema_decay=0.5,
+    )  # fmt: skip
+    values = [value for _, value in read_metrics(tmp_path / "run" / "logs")["valid/nelbo"]]
+    assert summary["steps"] == 30
+    assert values[-1] < 0.5 * values[0]
+
+
+@pytest.mark.slow
+def test_the_sampler_reproduces_memorised_problems_exactly(tmp_path):
+    """Six embedded problems, plans by the rules: plan and execution word for word."""
+    from hbd3lm.data.encoding import Caps, encode_examples
+    from hbd3lm.data.synthetic import generate_problems
+    from hbd3lm.data.tokenizer import load_tokenizer
+    from hbd3lm.evaluate.answers import generate, make_records
+    from hbd3lm.plans.generate import generate_plans
+    from hbd3lm.plans.planner import load_planner
+
+    problems = generate_problems("train", 60, seed=1, min_steps=1, max_steps=1)
+    settings = {"planner": "rules", "dataset": "embedded", "split": "train"}
+    examples = generate_plans(
+        problems, load_planner("rules"), tmp_path / "plans.json", settings=settings
+    )
+    examples = sorted(examples, key=lambda e: len(e.question + e.plan + e.execution))[:6]
+    tokenizer = load_tokenizer("gsm")
+    layout = plan_execution_layout(128, 128, 128, 4, 4)
+    encoded, cut = encode_examples(examples, tokenizer, Caps(128, 128, 128))
+    assert not cut
+    documents = [
+        build_document(
+            item.question, {"plan": item.plan, "execution": item.execution}, layout,
+            tokenizer.fill_id,
+        )
+        for item in encoded
+    ]  # fmt: skip
+    model = ModelConfig(tokenizer.vocab_size, 64, 2, 4)
+    torch.manual_seed(0)
+    net = Transformer(model)
+    config = TrainingConfig(
+        max_steps=300, batch_size=18, learning_rate=5e-3, lr_schedule="constant",
+        ema_decay=0.9, valid_every=300,
+        valid_samples=1, checkpoint_every=300,
+    )  # fmt: skip
+    card = ModelCard(model, layout, "diffusion", {"name": "gsm", "fingerprint": "0"})
+    objective = BlockDiffusion(layout, tokenizer.mask_id)
+    train(net, objective, documents, documents, config, QUIET, card, tmp_path / "run", 0)
+    net, _ = load_network(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    for method in ("confidence", "first_hitting"):
+        sampled = generate(net, layout, tokenizer, examples, SamplingConfig(method=method))
+        for example, record in zip(examples, make_records(examples, sampled, "full")):
+            assert record["plan"] == example.plan
+            assert record["execution"] == example.execution
+            assert record["correct_strict"] and record["correct_flexible"]
+            assert record["ended"] == {"plan": True, "execution": True}
