@@ -81,9 +81,8 @@ def plain_sample(
                     noisy = (module, block, [ordinal] * len(block), True)
                     hidden = full_forward(net, [*clean, noisy])
                     sample.evaluations += 1
-                    _denoise(
-                        net, config, strategy, prompt, module, hidden, block, ordinal, step, ids
-                    )
+                    here = (prompt.problem, ordinal, step)
+                    _denoise(net, config, strategy, module, hidden, block, here, ids)
             clean.append((module, block, [ordinal] * len(block), False))
             written += block
             ordinal += 1

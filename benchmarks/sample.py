@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""Our sampler against sampling one problem at a time without a cache: problems a second.
+
+    python benchmarks/sample.py --model tiny
+
+Same network, same problems, same random numbers, same number of network evaluations for each
+problem; the two take turns. See ``benchmarks/README.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.train_step import SIZES, Settings, load_documents, make_network
+from hbd3lm.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    from hbd3lm.model.layout import Layout
+    from hbd3lm.model.transformer import Transformer
+    from hbd3lm.sample.decoder import Prompt, SpecialIds
+
+NEVER = -1
+"""An end token no network writes: random ones would stop anywhere, or nowhere."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is sampled, and by what."""
+
+    net: Transformer
+    layout: Layout
+    ids: SpecialIds
+    prompts: list[Prompt]
+    autoregressive: bool = False
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, described once."""
+    parser = argparse.ArgumentParser(prog="benchmarks/sample.py", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--model", choices=[name for name in SIZES if name != "quick"], default="nano")
+    add("--checkpoint", help="a trained network instead of a random one (decides the model)")
+    add("--tokenizer", default="gsm", help="gsm, gpt2 or a folder (default: gsm)")
+    add("--data_dir", help="folder of GSM8K (default: HBD3LM_DATA_DIR; without: embedded problems)")
+    add("--batch_size", type=int, default=64, help="problems in flight (default: 64)")
+    add("--plain", type=int, default=1, help="problems in a turn of the plain sampler")
+    add("--repeats", type=int, default=3, help="turns of each sampler")
+    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--quick", action="store_true", help="a toy size, to see that everything runs")
+    return parser
+
+
+def make_task(args: argparse.Namespace) -> tuple[Task, str]:
+    """The network and the problems, and a few words about them.
+
+    A random network gets segments of the data's mean lengths, in whole blocks, and no end tokens:
+    every problem is then as long as GSM8K's are on average, for every sampler.
+    """
+    import numpy as np
+
+    from hbd3lm.data.tokenizer import load_tokenizer
+    from hbd3lm.model.checkpoint import load_network
+    from hbd3lm.model.config import ModelConfig
+    from hbd3lm.model.layout import Layout, SegmentSpec
+    from hbd3lm.sample.decoder import Prompt, SpecialIds
+
+    model, card = "quick" if args.quick else args.model, None
+    tokenizer_name = "gsm" if args.quick else args.tokenizer
+    if args.checkpoint:
+        net, card = load_network(args.checkpoint, what="--checkpoint")
+        tokenizer_name = card.tokenizer["name"]
+    vocab = load_tokenizer(tokenizer_name, args.data_dir).vocab_size
+    settings = Settings(
+        model=model,
+        vocab=vocab,
+        tokenizer=tokenizer_name,
+        data_dir=args.data_dir,
+        precision="32-true",
+        threads=args.threads,
+        problems=args.batch_size,
+        short=args.quick,
+    )
+    tokenizer, layout, documents, about = load_documents(settings)
+    if card is not None and tokenizer.fingerprint != card.tokenizer["fingerprint"]:
+        raise UserError(
+            f"--checkpoint: {args.checkpoint} was trained with another tokenizer than the "
+            f"{tokenizer_name} found here; restore that one"
+        )
+    prompts = [Prompt(i, document.question.tolist()) for i, document in enumerate(documents)]
+    if card is not None:
+        ends = {segment.name: tokenizer.end_ids[segment.name] for segment in card.layout.segments}
+        ids = SpecialIds(tokenizer.mask_id, tokenizer.fill_id, ends)
+        autoregressive = card.objective == "autoregressive"
+        return Task(net, card.layout, ids, prompts, autoregressive), f"{args.checkpoint}; {about}"
+    segments = []
+    for s, segment in enumerate(layout.segments):
+        mean = np.mean([(document.segment == s).sum() for document in documents])
+        blocks = max(1, round(mean / segment.block_size))
+        segments.append(SegmentSpec(segment.name, blocks * segment.block_size, segment.block_size))
+    net = make_network(ModelConfig(vocab_size=vocab, **SIZES[model])).eval()
+    ids = SpecialIds(tokenizer.mask_id, tokenizer.fill_id, {s.name: NEVER for s in segments})
+    lengths = " and ".join(f"{s.max_len} {s.name}" for s in segments)
+    task = Task(net, Layout(layout.question_len, tuple(segments)), ids, prompts)
+    return task, f"random {model}, {lengths} tokens each; {about}"
+
+
+def check_agreement(task: Task, config, count: int = 2) -> str:
+    """Both samplers must write the same tokens; float64, so that no rounding decides a draw.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    import copy
+
+    from benchmarks.plain_sampler import plain_sample
+    from hbd3lm.sample.decoder import Decoder
+
+    net = copy.deepcopy(task.net).double()
+    some = task.prompts[:count]
+    got = Decoder(net, task.layout, task.ids, config, task.autoregressive).sample(some)
+    for prompt, sample in zip(some, got):
+        plain = plain_sample(net, task.layout, task.ids, config, prompt, task.autoregressive)
+        if sample.segments != plain.segments:
+            raise RuntimeError(f"the samplers disagree on problem {prompt.problem}")
+    tokens = sum(len(ids) for sample in got for ids in sample.segments.values())
+    return f"same tokens from both samplers: {tokens} of {len(some)} problems (float64)"
+
+
+def time_plain(task: Task, config, prompts: list[Prompt]) -> tuple[float, float]:
+    """Problems a second, and network evaluations a problem, one by one without a cache."""
+    from benchmarks.plain_sampler import plain_sample
+
+    started = time.perf_counter()
+    samples = [
+        plain_sample(task.net, task.layout, task.ids, config, prompt, task.autoregressive)
+        for prompt in prompts
+    ]
+    seconds = time.perf_counter() - started
+    return len(samples) / seconds, statistics.mean(sample.evaluations for sample in samples)
+
+
+def time_decoder(task: Task, config) -> tuple[float, float]:
+    """The same, of our decoder on all problems."""
+    from hbd3lm.sample.decoder import Decoder
+
+    decoder = Decoder(task.net, task.layout, task.ids, config, task.autoregressive)
+    started = time.perf_counter()
+    samples = decoder.sample(task.prompts)
+    seconds = time.perf_counter() - started
+    return len(samples) / seconds, statistics.mean(sample.evaluations for sample in samples)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    import torch
+
+    from hbd3lm.model.layout import Layout, SegmentSpec
+    from hbd3lm.sample.strategies import SamplingConfig
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    task, about = make_task(args)
+    print(about)
+    exact = SamplingConfig(method="first_hitting", temperature=1.0, batch_size=args.batch_size)
+    print(check_agreement(task, exact))
+    step_by_step = "next token" if task.autoregressive else "first hitting"
+    # A problem of middling length stands for all in the plain sampler's few.
+    by_length = sorted(task.prompts, key=lambda prompt: len(prompt.question))
+    middle = max(0, (len(by_length) - args.plain) // 2)
+    few = by_length[middle : middle + args.plain]
+    rows = {
+        f"plain: one by one, no cache, {step_by_step}": lambda: time_plain(task, exact, few),
+        f"ours: {args.batch_size} at a time, cached, {step_by_step}": lambda: time_decoder(
+            task, exact
+        ),
+    }
+    if not task.autoregressive:
+        eager = SamplingConfig(method="confidence", threshold=0.9, batch_size=args.batch_size)
+        rows["ours: confidence above 0.9"] = lambda: time_decoder(task, eager)
+    if not args.checkpoint:
+        segments = tuple(SegmentSpec(s.name, s.max_len, 1) for s in task.layout.segments)
+        layout = Layout(task.layout.question_len, segments)
+        token_by_token = Task(task.net, layout, task.ids, task.prompts, autoregressive=True)
+        rows["ours: autoregressive, cached"] = lambda: time_decoder(token_by_token, exact)
+    turns = [{name: measure() for name, measure in rows.items()} for _ in range(args.repeats)]
+    plain = next(iter(rows))
+    width = max(map(len, rows))
+    print(f"\n{'':{width}} {'problems/s':>11} {'ratio':>8} {'evaluations':>12}")
+    for name in rows:
+        speed = statistics.median(turn[name][0] for turn in turns)
+        faster = statistics.median(turn[name][0] / turn[plain][0] for turn in turns)
+        evaluations = statistics.median(turn[name][1] for turn in turns)
+        print(f"{name:{width}} {speed:>11.3f} {faster:>7.1f}x {evaluations:>12.1f}")
+    print("\nMedians of the turns; evaluations: network passes a problem takes part in.")
+    if not args.checkpoint:
+        print("A random network is never 0.9 sure: only a trained one gains by the threshold.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    args = build_parser().parse_args(argv)
+    for name in ("batch_size", "plain", "repeats", "threads"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
+    if args.quick:
+        args.batch_size, args.plain, args.repeats = min(args.batch_size, 4), 1, 1
+    run(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,145 @@
+"""The benchmarks run, and compare what they say they compare. Nothing here measures time."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import sample, train_step
+from benchmarks.bd3lm_baseline import pad_documents, published_loss, published_mask, row_blocks
+from hbd3lm.diffusion.objective import BlockDiffusion, negative_log_likelihood
+from hbd3lm.errors import UserError
+from hbd3lm.model.layout import build_document, plan_execution_layout
+from hbd3lm.model.mask import Tags, dense_mask
+from tests.toys import FILL, MASK, random_documents, toy_net
+
+LAYOUT = plan_execution_layout(8, 8, 12, 4, 4)
+
+
+def full_length_document():
+    ids = {segment.name: [3] * segment.max_len for segment in LAYOUT.segments}
+    return build_document([1] * LAYOUT.question_len, ids, LAYOUT, FILL)
+
+
+def loss_and_gradient(net, compute) -> tuple[float, torch.Tensor]:
+    net.zero_grad()
+    loss = compute()
+    loss.backward()
+    return float(loss.detach()), torch.cat(
+        [parameter.grad.flatten() for parameter in net.parameters()]
+    )
+
+
+@pytest.mark.parametrize("head", ["all", "noisy"])
+@pytest.mark.parametrize("like_ours", [False, True])
+def test_the_padded_layout_gives_our_loss_and_gradient(like_ours, head):
+    """As published on full-length documents; on ragged ones once padding is hidden."""
+    net = toy_net().double()
+    documents = random_documents(LAYOUT, 6, seed=1) if like_ours else [full_length_document()] * 3
+    objective = BlockDiffusion(LAYOUT, MASK)
+    noises = objective.training_noise(documents, np.random.default_rng(0))
+    padded = pad_documents(documents, noises, LAYOUT, MASK, FILL, like_ours)
+    batch = objective.assemble(documents, noises)
+    ours = loss_and_gradient(net, lambda: negative_log_likelihood(net, batch).sum())
+    theirs = loss_and_gradient(net, lambda: published_loss(net, padded, head))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
+    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-4, atol=1e-4)
+    assert theirs[1].abs().max() > 1
+
+
+@torch.no_grad()
+def test_padding_that_is_seen_changes_the_loss():
+    """Why ragged documents are compared with their padding hidden."""
+    net = toy_net().double()
+    documents = random_documents(LAYOUT, 6, seed=1)
+    noises = BlockDiffusion(LAYOUT, MASK).training_noise(documents, np.random.default_rng(0))
+    seen, hidden = (
+        float(published_loss(net, pad_documents(documents, noises, LAYOUT, MASK, FILL, like_ours)))
+        for like_ours in (False, True)
+    )
+    assert abs(seen - hidden) > 1e-2 * hidden
+
+
+def test_the_published_mask_is_our_rule_over_a_padded_row():
+    block = row_blocks(LAYOUT)
+    assert block.tolist() == [0] * 8 + [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4 + [5] * 4
+    noisy = torch.arange(2 * len(block)) < len(block)
+    tags = Tags(torch.zeros_like(noisy, dtype=torch.long), noisy, block.repeat(2))
+    # x_t holds the question too, where ours does not: there it sees itself only.
+    assert torch.equal(published_mask(LAYOUT), dense_mask(tags, tags))
+
+
+def counted_flops(compute) -> int:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        compute().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("changes", [{}, {"mlp": "swiglu", "n_heads": 4, "n_kv_heads": 2}])
+def test_counted_flops_are_those_of_torchs_own_counter(changes):
+    net = toy_net(**changes)
+    documents = random_documents(LAYOUT, 3, seed=2)
+    objective = BlockDiffusion(LAYOUT, MASK)
+    noises = objective.training_noise(documents, np.random.default_rng(0))
+    batch = objective.assemble(documents, noises)
+    part = batch.parts[0]
+    asked = int((part.weight > 0).sum())
+    shape = (*part.clean.ids.shape, part.noisy.ids.shape[1], asked)
+    expected = 3 * train_step.ragged_flops(net.config, *shape)
+    assert counted_flops(lambda: negative_log_likelihood(net, batch).sum()) == expected
+    padded = pad_documents(documents, noises, LAYOUT, MASK, FILL)
+    for head in ("all", "noisy"):
+        expected = 3 * train_step.padded_flops(net.config, 3, LAYOUT.max_len, head)
+        assert counted_flops(lambda head=head: published_loss(net, padded, head)) == expected
+
+
+@pytest.mark.parametrize("name", ["nano", "tiny", "small"])
+def test_model_sizes_are_those_of_the_configuration(name):
+    config = OmegaConf.load(str(resources.files("hbd3lm") / "configs" / "model" / f"{name}.yaml"))
+    assert {key: config[key] for key in train_step.SIZES[name]} == train_step.SIZES[name]
+
+
+def test_the_training_benchmark_prints_its_table(capsys, monkeypatch):
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    assert train_step.main(["--quick", "--kinder", "--vocab", "5000", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "same loss for the same x_t" in printed
+    rows = [line for line in printed.splitlines() if "x " in line and "." in line]
+    for name in ("ours ", "BD3-LM, as published", "BD3-LM, logits of x_t only"):
+        assert any(line.startswith(name) for line in rows)
+
+
+def test_the_sampling_benchmark_prints_its_table(capsys, monkeypatch):
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    assert sample.main(["--quick", "--batch_size", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "same tokens from both samplers" in printed
+    rows = {line.split("  ")[0].rstrip(): line.split() for line in printed.splitlines()}
+    plain, ours = (
+        next(cells for name, cells in rows.items() if name.startswith(start))
+        for start in ("plain: one by one", "ours: 3 at a time")
+    )
+    assert plain[-1] == ours[-1], "both take the same number of evaluations"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vocab", "300", "--quick"], r"--vocab 300 does not hold"),
+        (["--batch_size", "0"], r"--batch_size 0: at least 1"),
+        (["--large_batch", "-1"], r"--large_batch -1: at least 0"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(arguments, message, monkeypatch):
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    with pytest.raises(UserError, match=message):
+        train_step.main(arguments)
+    if arguments[0] == "--batch_size":
+        with pytest.raises(UserError, match=message):
+            sample.main(arguments)
