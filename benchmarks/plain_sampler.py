@@ -52,8 +52,13 @@ def plain_sample(
     config: SamplingConfig,
     prompt: Prompt,
     autoregressive: bool = False,
+    logits_everywhere: bool = False,
 ) -> Sample:
-    """One sample of one problem; compare :meth:`hbd3lm.sample.decoder.Decoder.sample`."""
+    """One sample of one problem; compare :meth:`hbd3lm.sample.decoder.Decoder.sample`.
+
+    ``logits_everywhere`` computes logits and probabilities of every position in sight, as the
+    published sampler does, and then takes those of the current block.
+    """
     strategy = make_strategy(config)
     sample = Sample(prompt.problem)
     first = net.module_of(layout.segments[0].name)
@@ -82,6 +87,8 @@ def plain_sample(
                     hidden = full_forward(net, [*clean, noisy])
                     sample.evaluations += 1
                     here = (prompt.problem, ordinal, step)
+                    if logits_everywhere:
+                        net.logits(hidden, module).softmax(-1)
                     _denoise(net, config, strategy, module, hidden, block, here, ids)
             clean.append((module, block, [ordinal] * len(block), False))
             written += block

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SIZES = {
     "quick": {"dim": 32, "n_layers": 2, "n_heads": 2},
-    "nano": {"dim": 192, "n_layers": 4, "n_heads": 6},
+    "nano": {"dim": 128, "n_layers": 4, "n_heads": 4},
     "tiny": {"dim": 256, "n_layers": 8, "n_heads": 8},
     "small": {"dim": 768, "n_layers": 12, "n_heads": 12},
 }

@@ -11,9 +11,11 @@ import pytest
 from hbd3lm.cli import VERBS
 from hbd3lm.commands import check_mask, quickstart
 from hbd3lm.commands.quickstart import build_parser, main
+from hbd3lm.data.records import read_examples
 from hbd3lm.data.sources import ProblemSet
 from hbd3lm.data.synthetic import generate_problems
 from hbd3lm.errors import UserError
+from hbd3lm.evaluate.chance import question_numbers
 
 # A network of a few thousand weights, and segments so short that sampling takes no time.
 TINY = [
@@ -187,7 +189,7 @@ def test_without_gsm8k_embedded_problems_are_used_and_the_page_says_so(
     page = page_of(tmp_path)
     assert "the hub &lt;is away&gt;: NOT GSM8K." in page
     assert "--dataset embedded" in page  # the command to repeat it names what was used
-    assert "embedded problems, train: 30 with 1 to 2 calculations" in page
+    assert "embedded problems, train: 30 (calculations: at most 1, numbers: up to 20)" in page
 
 
 def test_real_problems_go_the_same_way_into_a_folder_of_their_own(tmp_path):
@@ -208,6 +210,21 @@ def test_real_problems_go_the_same_way_into_a_folder_of_their_own(tmp_path):
     assert f"30 problems from {data / 'gsm8k_train.jsonl'}" in page
     assert f"plans --split train --num_examples 30 --data_dir {data}" in page
     assert (out / "gsm8k" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_embedded_problems_are_easy_and_no_held_out_question_is_trained_on(tmp_path):
+    flags = ["--output_dir", str(tmp_path), "--num_train", "40", "--num_test", "20", "--steps", "2"]
+    assert main(["--dataset", "embedded", *flags, *TINY]) == 0
+    train, test = (
+        read_examples(tmp_path / "embedded" / "data" / f"{split}.json")
+        for split in ("train", "test")
+    )
+    assert (len(train), len(test)) == (40, 20)
+    assert len({example.question for example in (*train, *test)}) == 60
+    for example in (*train, *test):
+        assert example.execution.count("\n") == 1
+        assert max(question_numbers(example.question)) <= 20
+        assert float(example.answer_numerical) <= 20
 
 
 def test_a_data_folder_and_embedded_problems_contradict_each_other(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hbd3lm.errors import UserError
 from hbd3lm.model.config import ModelConfig
 
-SIZES = {"nano": (4, 192), "tiny": (8, 256), "small": (12, 768), "medium": (24, 1024)}
+SIZES = {"nano": (4, 128), "tiny": (8, 256), "small": (12, 768), "medium": (24, 1024)}
 
 
 @pytest.mark.parametrize(
