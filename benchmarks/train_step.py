@@ -66,6 +66,7 @@ class Settings:
     threads: int | None
     problems: int
     short: bool = False
+    planner: str = "rules"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--vocab", type=int, default=50262, help="rows of the embedding (default: gpt2 and ours)")
     add("--tokenizer", help="decides the lengths (default: gpt2 where DATA_DIR/gpt2 is, else gsm)")
     add("--data_dir", help="folder of GSM8K (default: HBD3LM_DATA_DIR; without: embedded problems)")
+    add("--planner", choices=("rules", "socratic"), default="rules", help="decides plan lengths")
     add("--batch_size", type=int, help="of both (default: 4, for small 1)")
     add("--large_batch", type=int, default=32, help="of ours in a row of its own; 0: no such row")
     add("--kinder", action="store_true", help="add the padded layout with logits for x_t only")
@@ -115,8 +117,10 @@ def load_documents(settings: Settings) -> tuple[ProblemTokenizer, Layout, list[D
             f"tokenizer {name}; set --vocab {tokenizer.vocab_size} or more, or --tokenizer gsm"
         )
     dataset = "gsm8k" if folder else "embedded"
+    if folder and settings.planner == "socratic":
+        dataset = "gsm8k_socratic"
     loaded = load_problems(dataset, "train", folder, limit=settings.problems)
-    plans = load_planner("rules").plan(loaded.problems)
+    plans = load_planner(settings.planner).plan(loaded.problems)
     examples = [
         HierarchicalExample(p.id, p.question, plan, execution_text(p), p.answer)
         for p, plan in zip(loaded.problems, plans)
@@ -131,7 +135,10 @@ def load_documents(settings: Settings) -> tuple[ProblemTokenizer, Layout, list[D
         for e in encoded
     ]
     mean = sum(len(document) for document in documents) / len(documents)
-    about = f"{loaded.origin}; tokenizer {name}, {mean:.0f} of {layout.max_len} tokens on average"
+    about = (
+        f"{loaded.origin}; plans: {settings.planner}; tokenizer {name}, "
+        f"{mean:.0f} of {layout.max_len} tokens on average"
+    )
     return tokenizer, layout, documents, about
 
 
@@ -450,6 +457,7 @@ def main(argv: list[str] | None = None) -> int:
         threads=args.threads,
         problems=32 if args.quick else 16 * max(batch_size, large, 32),
         short=args.quick,
+        planner=args.planner,
     )
     run(settings, variants, 1 if args.quick else args.repeats)
     return 0
