@@ -1,0 +1,1 @@
+"""Language models that write plans: one module an engine, all behind ``engine.Engine``."""
