@@ -13,7 +13,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hbd3lm.diffusion.corruption import Noise, noise_by_count, noise_by_time
@@ -57,16 +56,18 @@ def negative_log_likelihood(net: Transformer, batch: Batch) -> Tensor:
     total = torch.zeros(n_documents * n_segments, device=batch.real_tokens.device)
     past = None
     for part in batch.parts:
+        streams = [part.clean] if part.noisy is None else [part.clean, part.noisy]
+        # Both streams looked up at once: each look-up has a gradient as large as the table.
+        x = net.embed(torch.cat([stream.ids for stream in streams], 1), part.module)
+        *x_0, x_t = x.split([stream.ids.shape[1] for stream in streams], 1)
         if part.noisy is not None:
-            _, past = net(part.clean, past, part.module, keys_only=True)
+            _, past = net(part.clean, past, part.module, keys_only=True, embedded=x_0[0])
         predicting = part.predicting
         select = part.weight > 0
-        hidden, _ = net(predicting, past, part.module, select=select)
-        loss = F.cross_entropy(
-            net.logits(hidden, part.module).float(), part.targets[select], reduction="none"
-        )
+        hidden, _ = net(predicting, past, part.module, select=select, embedded=x_t)
+        loss = net.cross_entropy(hidden, part.targets[select], part.module)
         cell = predicting.tags.document[select] * n_segments + part.segment[select]
-        total = total.index_add(0, cell, loss * part.weight[select])
+        total = total.index_add(0, cell, loss.to(total) * part.weight[select])
     return total.view(n_documents, n_segments)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from hbd3lm.model.attention import attend, build_mask, choose_backend
 from hbd3lm.model.batch import Tokens
 from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.cross_entropy import linear_cross_entropy
 from hbd3lm.model.mask import Tags, cat_tags
 
 SHARED = "shared"
@@ -62,18 +63,23 @@ def make_norm(config: ModelConfig, dim: int) -> nn.Module:
 
 
 def rotary_tables(position: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [N, 1, L, dh/2] of integer positions [N, L] (RoPE, Su et al., 2021)."""
+    """Cosines and signed sines [N, 1, L, dh] of positions [N, L] (RoPE, Su et al., 2021).
+
+    Half-split convention: the pairs are (i, i + dh/2). Both halves hold the pair's angle; the sine
+    is negative in the first.
+    """
     frequency = base ** (
         -torch.arange(0, head_dim, 2, dtype=torch.float32, device=position.device) / head_dim
     )
     angle = position.float()[:, None, :, None] * frequency
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + dh/2) of x [N, H, L, dh]: the half-split convention."""
-    a, b = x.chunk(2, dim=-1)  # promoted to float32 by the tables
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
+    """Rotate the pairs (i, i + dh/2) of x [N, H, L, dh] by the angles of the tables."""
+    # The tables are float32, so the arithmetic is, too.
+    return (x * cos + x.roll(x.shape[-1] // 2, -1) * sin).type_as(x)
 
 
 class Attention(nn.Module):
@@ -138,12 +144,13 @@ class Stack(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.n_classes = config.vocab_size - 1  # the mask token, the last id, is never predicted
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = make_norm(config, config.dim)
         self.head = None
         if not config.tie_embeddings:
-            self.head = nn.Linear(config.dim, config.vocab_size - 1, bias=False)
+            self.head = nn.Linear(config.dim, self.n_classes, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -158,9 +165,14 @@ class Stack(nn.Module):
             nn.init.zeros_(block.mlp.down.weight)
 
     @property
+    def output_table(self) -> Tensor:
+        """The table whose first ``n_classes`` rows are the output head: [V, D] or [V - 1, D]."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    @property
     def output_weight(self) -> Tensor:
         """[V - 1, D]: no row for the mask token, so p(mask) = 0 by construction (SUBS)."""
-        return self.embedding.weight[:-1] if self.head is None else self.head.weight
+        return self.output_table[: self.n_classes]
 
 
 class Transformer(nn.Module):
@@ -184,6 +196,7 @@ class Transformer(nn.Module):
         module: str = SHARED,
         select: Tensor | None = None,
         keys_only: bool = False,
+        embedded: Tensor | None = None,
     ) -> tuple[Tensor | None, Past]:
         """Run ``tokens`` through a stack, seeing ``past`` and themselves under the mask rule.
 
@@ -194,13 +207,14 @@ class Transformer(nn.Module):
             select: bool [N, L]; hidden states are computed and returned for these only.
             keys_only: skip all that does not end in keys and values (the last block's queries,
                 output and MLP): for clean tokens that predict nothing.
+            embedded: [N, L, D] what :meth:`embed` gives for ``tokens.ids``, if known already.
 
         Returns:
             hidden states [N, L, D] after the final norm ([M, D] with ``select``; None with
             ``keys_only``), and the past that now includes these tokens.
         """
         stack, config = self.stacks[module], self.config
-        x = stack.embedding(tokens.ids)  # [N, L, D]
+        x = stack.embedding(tokens.ids) if embedded is None else embedded  # [N, L, D]
         cos, sin = rotary_tables(tokens.position, config.resolved_head_dim, config.rope_base)
         tags = tokens.tags if past is None else past.join_tags(tokens.tags)
         backend = choose_backend(self.attention_backend, x.device, x.shape[1])
@@ -226,6 +240,15 @@ class Transformer(nn.Module):
             x = x + block.dropout(block.attention.wo(mixed))
             x = x + block.dropout(block.mlp(block.mlp_norm(x)))
         return stack.norm(x), Past(tags, keys, values)
+
+    def embed(self, ids: Tensor, module: str = SHARED) -> Tensor:
+        """[N, L] -> [N, L, D]."""
+        return self.stacks[module].embedding(ids)
+
+    def cross_entropy(self, hidden: Tensor, targets: Tensor, module: str = SHARED) -> Tensor:
+        """-log p(target) for every token, in nats: hidden [M, D], targets [M] -> float32 [M]."""
+        stack = self.stacks[module]
+        return linear_cross_entropy(hidden, stack.output_table, targets, stack.n_classes)
 
     def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
         """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""
