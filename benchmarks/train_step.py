@@ -194,6 +194,10 @@ class Bench:
     """A variant, ready to take steps."""
 
     def __init__(self, settings: Settings, variant: Variant) -> None:
+        from hbd3lm.allocator import keep_freed_memory
+
+        keep_freed_memory()  # of both, as training does
+
         import numpy as np
         import torch
 

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hbd3lm.allocator import keep_freed_memory
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def _known_keys(tree: dict, prefix: str = "") -> list[str]:
 
 def dispatch(cfg: DictConfig) -> None:
     """Run the mode the configuration names."""
+    keep_freed_memory()  # before torch is imported
     modes = {"train": train, "ppl_eval": ppl_eval, "sample_eval": sample_eval, "sample": sample}
     if cfg.mode not in modes:
         raise UserError(f"mode={cfg.mode}: choose one of {', '.join(modes)}")
