@@ -84,8 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
                       help="leave the <<48/2=24>> annotations in the executions")  # fmt: skip
     plans = parser.add_argument_group("plans")
     plans.add_argument("--planner", choices=PLANNERS,
-                       help="default: openai if --base_url is given, llamacpp if --model is a .gguf "
-                       "file, vllm for any other --model, else rules")  # fmt: skip
+                       help="default: openai if --base_url is given, llamacpp if --model is a .gguf"
+                       ", vllm for any other --model, else rules")  # fmt: skip
     plans.add_argument("--batch_size", type=int, default=256,
                        help="problems in flight, at most (default: 256)")  # fmt: skip
     plans.add_argument("--seed", type=int, default=0,
@@ -131,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
                      "replaced when the run is complete; with --shard I/N the name gains "
                      ".shard-I-of-N")  # fmt: skip
     out.add_argument("--overwrite", action="store_true",
-                     help="discard an unfinished or finished run instead of keeping it")  # fmt: skip
+                     help="discard an unfinished or finished run of this output")  # fmt: skip
     return parser
 
 
@@ -147,7 +147,6 @@ def main(argv: list[str] | None = None) -> int:
     _check_flags(args, planner)
 
     from hbd3lm.plans.generate import generate_plans, problems_digest
-    from hbd3lm.plans.journal import journal_path
     from hbd3lm.plans.manifest import read_manifest
     from hbd3lm.plans.planner import load_planner
     from hbd3lm.plans.shards import Shard
@@ -181,10 +180,6 @@ def main(argv: list[str] | None = None) -> int:
         if not problems:
             raise UserError(f"--shard {shard}: there are only {len(problem_set.problems)} problems")
     settings = {"planner": planner, "dataset": dataset, "split": args.split}
-    if output.is_file():
-        print(f"note: {output} exists and is replaced when all plans are written")
-    if journal_path(output).is_file() and not args.overwrite:
-        print(f"continuing the unfinished run in {journal_path(output)}")
     if recipe is None:
         writer = load_planner(planner)
     else:
@@ -309,7 +304,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 
 def engine_options(args: argparse.Namespace, planner: str) -> dict[str, Any]:
-    """Keywords for :func:`hbd3lm.plans.engines.registry.load_engine`; what is None is left to it."""
+    """Keywords for :func:`hbd3lm.plans.engines.registry.load_engine`; None is left to it."""
     flags = {"model": None, "constrained": "auto", **_ENGINE_FLAGS[planner]}
     options = {flag: _given(args, flag, default) for flag, default in flags.items()}
     options = {flag: value for flag, value in options.items() if value is not None}
@@ -381,7 +376,7 @@ def _print_repair(report: dict[str, Any], manifest: dict[str, Any]) -> None:
         names = ", ".join(report["failed_ids"][:5]) + (", ..." if report["failed"] > 5 else "")
         print(
             f"WARNING: {report['failed']} plans still have faults and keep their best attempt: "
-            f"{names}; they are marked in the details. A stronger --model, a higher --max_retries or "
-            "a --prompt_file of your own may mend them",
+            f"{names}; they are marked in the details. A stronger --model, a higher --max_retries "
+            "or a --prompt_file of your own may mend them",
             file=sys.stderr,
         )

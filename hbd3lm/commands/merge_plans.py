@@ -15,9 +15,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="hbd3lm merge_plans",
-        description="Join what generate_gsm8k_plans.py --shard I/N wrote into the file a single run "
-        "would have written. Missing, repeated and foreign problems, and shards of different models, "
-        "prompts or settings are refused by name.",
+        description="Join what generate_gsm8k_plans.py --shard I/N wrote into the file a single "
+        "run would have written. Missing, repeated and foreign problems, and shards of different "
+        "models, prompts or settings are refused by name.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

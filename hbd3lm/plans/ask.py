@@ -175,7 +175,7 @@ def _attempt(
 
 
 class _Hopeless:
-    """Stops a run in which nothing but errors comes back, before it has asked thousands of times."""
+    """Stops a run in which nothing but errors comes back before it has asked for thousands."""
 
     def __init__(self, name: str, attempts: Mapping[str, Sequence[Attempt]]) -> None:
         everything = [attempt for series in attempts.values() for attempt in series]

@@ -1,7 +1,7 @@
 """What is known about each plan beyond its text, one JSON line a problem, and the run's counts.
 
-The side file keeps the data file at its five keys. It holds nothing that depends on time or machine,
-so runs that should be equal have equal ones.
+The side file keeps the data file at its five keys. It holds nothing that depends on time or
+machine, so runs that should be equal have equal ones.
 """
 
 from __future__ import annotations

@@ -76,9 +76,9 @@ def generate_plans(
     """Plan every problem and write the examples to ``output``, in the order of ``problems``.
 
     Each answer is journalled as it comes. A run that is repeated after an interruption continues
-    there and ends with the same file; when all is done ``output``, its details and its manifest are
-    replaced atomically and the journal removed. An ``output`` of an earlier run stays as it is until
-    then. A run that is already finished is left as it is.
+    there and ends with the same file; when all is done ``output``, its details and its manifest
+    are replaced atomically and the journal removed. An ``output`` of an earlier run stays as it is
+    until then. What a language model has finished is left as it is.
 
     Args:
         problems: with unique ids.
@@ -108,12 +108,16 @@ def generate_plans(
             stack.enter_context(output_lock(output, wait))
             if overwrite:
                 journal_path(output).unlink(missing_ok=True)
-            elif is_finished(output, settings):
+            elif recipe is not None and is_finished(output, settings):
                 journal_path(output).unlink(missing_ok=True)
                 say(f"{output} is finished: this very run wrote it (--overwrite to plan anew)")
                 return read_examples(output, "--output_path")
             journal = Journal(journal_path(output), settings, new_session())
             stack.callback(journal.close)
+        if journal.attempts:
+            say(f"continuing the unfinished run in {journal.path}: {len(journal.attempts)} begun")
+        if output.is_file():
+            say(f"note: {output} exists and is replaced when all plans are written")
         if journal.unreadable:
             say(f"warning: {journal.unreadable} damaged lines in {journal.path}; planned again")
         try:

@@ -1,9 +1,9 @@
 """Every answer of a planner, written down the moment it is there: what a run resumes from.
 
-A journal is a file of JSON lines that only grows: a header with the settings, a line a session, and
-one a finished attempt, failed ones too. Which plan is done, and what is asked next, follows from the
-attempts alone, so a run that was killed anywhere goes on as if nothing had happened. Attempts may
-come in any order of problems.
+A journal is a file of JSON lines that only grows: a header with the settings, a line a session,
+and one a finished attempt, failed ones too. Which plan is done, and what is asked next, follows
+from the attempts alone, so a run that was killed anywhere goes on as if nothing had happened.
+Attempts may come in any order of problems.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where a plan file comes from: model, prompt, sampling, versions, tokens and time, in one JSON.
 
-It lies beside the data file and names its SHA-256, so that a file which was edited or half copied is
-noticed where it matters.
+It lies beside the data file and names its SHA-256, so that a file which was edited or half copied
+is noticed where it matters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a language model is asked for when it writes a plan: template files and their rendering.
 
-A template is a YAML file; ``prompts/default.yaml`` explains its keys. Rendering is a pure function of
-(template, problem, round of repair, faults of the last attempt).
+A template is a YAML file; ``prompts/default.yaml`` explains its keys. Rendering is a pure function
+of (template, problem, round of repair, faults of the last attempt).
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Shard:
         return items[self.index - 1 :: self.count]
 
     def path(self, output: str | Path) -> Path:
-        """Where the shard of ``output`` is written: ``plans.json`` -> ``plans.shard-2-of-4.json``."""
+        """Where this shard of ``output`` is: ``plans.json`` -> ``plans.shard-2-of-4.json``."""
         output = Path(output)
         return output.with_name(f"{output.stem}.shard-{self.index}-of-{self.count}{output.suffix}")
 
@@ -83,8 +83,8 @@ def find_shards(output: str | Path) -> list[Path]:
     found = {Shard(int(m[1]), int(m[2])) for m in map(name.fullmatch, stripped) if m}
     if not found:
         raise UserError(
-            f"--output_path {output}: there are no {output.stem}.shard-*-of-*{output.suffix} beside "
-            "it; write them with --shard 1/N ... --shard N/N, or name the files"
+            f"--output_path {output}: there are no {output.stem}.shard-*-of-*{output.suffix} "
+            "beside it; write them with --shard 1/N ... --shard N/N, or name the files"
         )
     counts = sorted({shard.count for shard in found})
     if len(counts) > 1:
@@ -171,8 +171,8 @@ def merge_shards(
     whole = problems_digest(problems)
     if manifests[0]["problems"]["sha256"] != whole:
         raise UserError(
-            f"{paths[0]} was written for other problems ({manifests[0]['problems']['origin']}) than "
-            "those found now; give the --data_dir it was made with"
+            f"{paths[0]} was written for other problems ({manifests[0]['problems']['origin']}) "
+            "than those found now; give the --data_dir it was made with"
         )
     examples: dict[str, HierarchicalExample] = {}
     owners: dict[str, list[str]] = {}
@@ -227,8 +227,8 @@ def _check_ids(
     unexpected = sorted(set(owners) - set(expected))
     if unexpected:
         raise UserError(
-            f"{len(unexpected)} ids are not in the problem set: {_some(unexpected)}; they belong to "
-            "another data set, split or --num_examples"
+            f"{len(unexpected)} ids are not in the problem set: {_some(unexpected)}; they belong "
+            "to another data set, split or --num_examples"
         )
     missing = [name for name in expected if name not in owners]
     if missing:
