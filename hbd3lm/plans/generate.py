@@ -195,7 +195,7 @@ def _fill(
         if isinstance(writer, Engine):
             stack.callback(writer.close)
             with _writing(output):
-                journal.note_engine(writer.describe())
+                journal.note_engine({"constrained": writer.constrained, **writer.describe()})
             answers = ask_for_plans(writer, recipe, left, journal.attempts, batch_size)
         else:
             answers = _plan_batches(left, writer, batch_size)

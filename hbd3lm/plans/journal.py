@@ -20,7 +20,8 @@ from typing import Any
 from hbd3lm.errors import UserError
 
 _VERSION = 2
-_IDENTITY = ("model", "revision")  # of an engine's description: what makes it another model
+ENGINE_IDENTITY = ("model", "revision", "constrained")
+"""Of an engine's description: where these differ, another model answers."""
 _SYNC_SECONDS = 5.0  # a power cut may cost the plans of so many; a killed process costs none
 
 
@@ -146,7 +147,10 @@ class Journal:
             self.engine = description
             self._write({"engine": description})
             return
-        old, new = ({key: d.get(key) for key in _IDENTITY} for d in (self.engine, description))
+        old, new = (
+            {key: engine.get(key) for key in ENGINE_IDENTITY}
+            for engine in (self.engine, description)
+        )
         if old != new:
             raise _refusal(self.path, differences(old, new))
 

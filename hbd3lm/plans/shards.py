@@ -17,7 +17,7 @@ from hbd3lm.data.records import HierarchicalExample, Problem, read_examples, wri
 from hbd3lm.errors import UserError
 from hbd3lm.plans.details import read_details, tally, write_details
 from hbd3lm.plans.generate import problems_digest
-from hbd3lm.plans.journal import differences, journal_path
+from hbd3lm.plans.journal import ENGINE_IDENTITY, differences, journal_path
 from hbd3lm.plans.lock import output_lock
 from hbd3lm.plans.manifest import (
     Manifest,
@@ -146,8 +146,7 @@ def _common(manifest: Manifest) -> dict[str, Any]:
     engine = manifest.get("engine") or {}
     return {
         **settings,
-        "engine's model": engine.get("model"),
-        "engine's revision": engine.get("revision"),
+        **{f"engine's {key}": engine.get(key) for key in ENGINE_IDENTITY},
         "problem set": manifest["problems"]["sha256"],
     }
 
