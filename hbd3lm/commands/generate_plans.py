@@ -330,7 +330,7 @@ def print_summary(output: Path, manifest: dict[str, Any], sources: dict[str, int
     print(f"wrote {count} examples with {settings['planner']} plans to {output}")
     print(f"numbers per plan: {digits:.2f} in digits, {spelled:.2f} spelled out (mean)")
     if "max_retries" in settings:
-        _print_repair(report, manifest)
+        _print_repair(report, manifest, [row["id"] for row in rows if row["status"] == "failed"])
     generic = sources.get("question", 0)
     if generic:
         print(
@@ -344,7 +344,7 @@ def print_summary(output: Path, manifest: dict[str, Any], sources: dict[str, int
     )
 
 
-def _print_repair(report: dict[str, Any], manifest: dict[str, Any]) -> None:
+def _print_repair(report: dict[str, Any], manifest: dict[str, Any], failed: list[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -372,10 +372,10 @@ def _print_repair(report: dict[str, Any], manifest: dict[str, Any]) -> None:
             f"tokens written: {report['completion_tokens']}"
             + (f", {speed:g} a second" if speed else "")
         )
-    if report["failed"]:
-        names = ", ".join(report["failed_ids"][:5]) + (", ..." if report["failed"] > 5 else "")
+    if failed:
+        names = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
         print(
-            f"WARNING: {report['failed']} plans still have faults and keep their best attempt: "
+            f"WARNING: {len(failed)} plans still have faults and keep their best attempt: "
             f"{names}; they are marked in the details. A stronger --model, a higher --max_retries "
             "or a --prompt_file of your own may mend them",
             file=sys.stderr,

@@ -85,7 +85,7 @@ class Journal:
     Attributes:
         attempts: by problem id, numbers 0, 1, ... without a gap.
         sessions: one entry a process that wrote to it, the last is ours; ``seconds`` is how long
-            it had run at its last attempt.
+            it had worked at its last attempt.
         engine: what the language model said of itself; None: none has answered yet.
         unreadable: lines damaged from outside, left where they are; what they held is made again.
     """
@@ -139,10 +139,13 @@ class Journal:
     def note_engine(self, description: Mapping[str, Any]) -> None:
         """Note which model answers, after comparing it with the one that did before.
 
+        The session's seconds count from here: loading a model is no part of a speed.
+
         Raises:
             UserError: it is another one.
         """
         description = json.loads(json.dumps(description, default=str))
+        self._started = time.monotonic()
         if self.engine is None:
             self.engine = description
             self._write({"engine": description})
