@@ -24,7 +24,7 @@ HOTTER = 0.15
 """How much temperature a round of repair adds, ..."""
 HOTTEST = 1.3
 """... up to here (or to the temperature asked for, if that is higher)."""
-_HOPELESS = 20  # so many answers, every one an error: the engine is at fault, not a problem
+_HOPELESS = 20  # so many errors in a row: the engine is at fault, not a problem
 
 
 @dataclass(frozen=True)
@@ -120,50 +120,59 @@ def ask_for_plans(
 ) -> Iterator[Attempt]:
     """Ask until every problem is done; yields each attempt as it ends.
 
+    Errors are yielded once an answer after them has shown that the engine still works, or when all
+    is done: what a dying server did not answer uses up no attempt and is asked again as it was.
+
     Args:
         engine: what answers.
         recipe: what is asked and accepted.
         problems: with unique ids.
-        attempts: so far, by problem id; the caller adds each yielded attempt before it goes on.
+        attempts: before this call, by problem id.
         in_flight: most requests submitted and not yet answered.
 
     Raises:
         UserError: the engine cannot go on, or answers nothing but errors.
     """
+    series = {problem.id: list(attempts.get(problem.id, ())) for problem in problems}
+    any_answer = any(attempt.error is None for tried in series.values() for attempt in tried)
+    held: list[Attempt] = []  # errors since the last answer
     flying: dict[str, tuple[Problem, Request]] = {}
     waiting = deque(
-        problem for problem in problems if not recipe.is_done(problem, attempts.get(problem.id, ()))
+        problem for problem in problems if not recipe.is_done(problem, series[problem.id])
     )
-    hopeless = _Hopeless(engine.name, attempts)
     while waiting or flying:
         while waiting and len(flying) < in_flight:
             problem = waiting.popleft()
-            request = recipe.request(problem, attempts.get(problem.id, ()))
+            request = recipe.request(problem, series[problem.id])
             engine.submit(request)
             flying[request.key] = (problem, request)
         completions = engine.poll()
         if not completions:
-            raise RuntimeError(
-                f"engine {engine.name}: poll() returned nothing, {len(flying)} asked"
-            )
+            raise RuntimeError(f"engine {engine.name}: nothing came, {len(flying)} asked")
         for completion in completions:
             problem, request = flying.pop(completion.key)
-            attempt = _attempt(problem, request, completion, attempts)
-            yield attempt
-            if not recipe.is_done(problem, attempts[problem.id]):
+            tried = series[problem.id]
+            attempt = _attempt(problem, request, completion, len(tried))
+            tried.append(attempt)
+            if not recipe.is_done(problem, tried):
                 waiting.appendleft(problem)  # before new problems: what is begun is finished first
-            hopeless.look_at(attempt, last=not waiting and not flying)
+            held.append(attempt)
+            if attempt.error is None:
+                any_answer = True
+                yield from held
+                held.clear()
+            elif len(held) >= _HOPELESS or not (any_answer or waiting or flying):
+                raise UserError(
+                    f"engine {engine.name}: none of the last {len(held)} requests was answered; "
+                    f"{attempt.error}; mend that, or choose another --planner"
+                )
+    yield from held
 
 
-def _attempt(
-    problem: Problem,
-    request: Request,
-    completion: Completion,
-    attempts: Mapping[str, Sequence[Attempt]],
-) -> Attempt:
+def _attempt(problem: Problem, request: Request, completion: Completion, number: int) -> Attempt:
     return Attempt(
         id=problem.id,
-        number=len(attempts.get(problem.id, ())),
+        number=number,
         text=completion.text,
         finished=completion.finished,
         error=completion.error,
@@ -172,22 +181,3 @@ def _attempt(
         seed=request.seed,
         temperature=request.temperature,
     )
-
-
-class _Hopeless:
-    """Stops a run in which nothing but errors comes back before it has asked for thousands."""
-
-    def __init__(self, name: str, attempts: Mapping[str, Sequence[Attempt]]) -> None:
-        everything = [attempt for series in attempts.values() for attempt in series]
-        self._name = name
-        self._errors = len(everything)
-        self._any_answer = any(attempt.error is None for attempt in everything)
-
-    def look_at(self, attempt: Attempt, last: bool) -> None:
-        self._any_answer |= attempt.error is None
-        self._errors += 1
-        if not self._any_answer and (self._errors >= _HOPELESS or last):
-            raise UserError(
-                f"engine {self._name}: not one of {self._errors} requests was answered; the last "
-                f"says: {attempt.error}; mend that and start anew with --overwrite"
-            )

@@ -10,7 +10,7 @@ from tests.toy_engine import BAD, GOOD, ToyEngine, toy_problems, toy_recipe
 def ask(engine, recipe, count=1, in_flight=4):
     """All attempts, by problem."""
     attempts = {}
-    for attempt in ask_for_plans(engine, recipe, toy_problems(count), attempts, in_flight):
+    for attempt in ask_for_plans(engine, recipe, toy_problems(count), {}, in_flight):
         attempts.setdefault(attempt.id, []).append(attempt)
     return attempts
 
@@ -88,8 +88,8 @@ def test_what_was_asked_before_is_not_asked_again():
     for kept in range(3):
         attempts = {name: series[:kept] for name, series in whole.items()}
         engine = ToyEngine(seed=kept)
-        for attempt in ask_for_plans(engine, recipe, problems, attempts, 3):
-            attempts[attempt.id].append(attempt)
+        for attempt in ask_for_plans(engine, recipe, problems, dict(attempts), 3):
+            attempts[attempt.id] = [*attempts[attempt.id], attempt]
         assert attempts == whole
         assert len(engine.asked) == sum(max(0, len(s) - kept) for s in whole.values())
 

@@ -315,11 +315,29 @@ def test_an_engine_that_only_errs_is_stopped_early_with_its_own_words(tmp_path):
         return Completion(request.key, "", error="prompt of 900 tokens, context of 512")
 
     engine = ToyEngine(refuse)
-    with pytest.raises(UserError, match=r"not one of 20 requests.*context of 512.*--overwrite"):
+    with pytest.raises(UserError, match=r"none of the last 20 requests.*context of 512; mend that"):
         ask(tmp_path / "x.json", engine, count=500, batch_size=50)
     assert len(engine.asked) < 100
-    with pytest.raises(UserError, match="not one of 2 requests"):
+    with pytest.raises(UserError, match="none of the last 2 requests"):
         ask(tmp_path / "y.json", ToyEngine(refuse), count=1, recipe=toy_recipe(max_retries=1))
+
+
+def test_errors_of_a_dying_engine_use_up_no_attempt(tmp_path):
+    output, whole = tmp_path / "x.json", tmp_path / "whole.json"
+    engine = ToyEngine()
+
+    def die(request):
+        if len(engine.asked) > 30:
+            return Completion(request.key, "", error="the connection broke")
+        return toy_engine.scripted(request)
+
+    engine.script = die
+    with pytest.raises(UserError, match=r"none of the last 20.*connection broke.*are kept in"):
+        ask(output, engine, count=30, batch_size=6)
+    assert '"error": "' not in journal_path(output).read_text()
+    ask(output, ToyEngine(), count=30)
+    ask(whole, ToyEngine(), count=30)
+    assert contents(output) == contents(whole)
 
 
 def test_one_error_among_answers_is_a_marked_plan_not_the_end_of_the_run(tmp_path):
