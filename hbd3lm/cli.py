@@ -27,6 +27,9 @@ VERBS: dict[str, Verb] = {
         "the whole pipeline, small, in minutes; ends in one HTML page", "hbd3lm.commands.quickstart"
     ),
     "plans": Verb("write an abstract plan for every problem", "hbd3lm.commands.generate_plans"),
+    "merge_plans": Verb(
+        "join the plan files of several shards into one", "hbd3lm.commands.merge_plans"
+    ),
     "analyze": Verb(
         "measure how abstract plans are; table, figure, JSON", "hbd3lm.commands.analyze_plans"
     ),

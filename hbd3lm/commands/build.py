@@ -257,7 +257,12 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
     settings = {"planner": planner, "dataset": name, "split": split}
     return generate_plans(
-        problems.problems, load_planner(planner), output, settings=settings, overwrite=True
+        problems.problems,
+        load_planner(planner),
+        output,
+        settings=settings,
+        overwrite=True,
+        wait=True,  # the processes of one training run come here together
     )
 
 

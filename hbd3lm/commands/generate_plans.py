@@ -1,4 +1,4 @@
-"""``generate_gsm8k_plans.py`` / ``hbd3lm generate-plans``: problems in, examples with plans out."""
+"""``generate_gsm8k_plans.py`` / ``hbd3lm plans``: problems in, examples with plans out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,65 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hbd3lm.errors import UserError
 
+if TYPE_CHECKING:
+    from hbd3lm.data.sources import ProblemSet
+    from hbd3lm.plans.ask import Recipe
+
+TEXT_PLANNERS = ("rules", "socratic")
+# Flags of a planner with a language model, and their defaults. None: the engine's own.
+_MODEL_FLAGS: dict[str, Any] = {
+    "model": None,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "max_tokens": 256,
+    "constrained": "auto",
+    "prompt_file": None,
+    "question_only": False,
+    "max_numbers": 0,
+    "max_retries": 3,
+    "min_words": 8,
+    "max_words": 120,
+}
+# Further ones, by engine; all of them are options of the engine.
+_ENGINE_FLAGS: dict[str, dict[str, Any]] = {
+    "vllm": {
+        "dtype": None,
+        "max_model_len": None,
+        "revision": None,
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
+        "data_parallel_size": 1,
+        "gpu_memory_utilization": None,
+    },
+    "openai": {"base_url": None, "api_key_env": None, "timeout": None},
+    "llamacpp": {"max_model_len": None, "threads": None},
+    "transformers": {"dtype": None, "revision": None},
+}
+PLANNERS = (*TEXT_PLANNERS, *_ENGINE_FLAGS)
+# Where the work is done, not what comes out: a run may go on with other values.
+_PLACE_FLAGS = ("base_url", "api_key_env", "timeout", "threads", "tensor_parallel_size",
+                "pipeline_parallel_size", "data_parallel_size",
+                "gpu_memory_utilization")  # fmt: skip
 _DATASETS = ("gsm8k", "svamp", "multiarith", "embedded")
 _EXAMPLES = """examples:
   generate_gsm8k_plans.py --split train --data_dir DIR
   generate_gsm8k_plans.py --planner socratic --split train
   generate_gsm8k_plans.py --model meta-llama/Meta-Llama-3-8B-Instruct --split train \\
       --num_examples 100 --output_path data/gsm8k/test_100.json
+  generate_gsm8k_plans.py --base_url http://localhost:8000/v1 --split train --batch_size 64
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; light, so that ``--help`` answers at once."""
+    """The command line; light, so that ``--help`` answers at once.
+
+    Flags of language models default to None here: a flag that does nothing for the chosen planner
+    is refused, so it matters whether it was given.
+    """
     parser = argparse.ArgumentParser(
         prog="generate_gsm8k_plans.py",
         description="Write one abstract plan a problem: id, question, plan, execution and "
@@ -33,28 +78,60 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--data_dir", help="folder with the data files (default: HBD3LM_DATA_DIR, "
                       "else the hub, else embedded problems)")  # fmt: skip
     data.add_argument("--num_examples", type=int, help="only the first N problems (default: all)")
+    data.add_argument("--shard", metavar="I/N",
+                      help="only part I of N, from 1; hbd3lm merge_plans joins them")  # fmt: skip
     data.add_argument("--keep_annotations", action="store_true",
                       help="leave the <<48/2=24>> annotations in the executions")  # fmt: skip
     plans = parser.add_argument_group("plans")
-    plans.add_argument("--planner", choices=("rules", "socratic", "vllm"),
-                       help="default: vllm if --model is given, else rules")  # fmt: skip
-    plans.add_argument("--model", help="model for --planner vllm: hub name or local directory")
+    plans.add_argument("--planner", choices=PLANNERS,
+                       help="default: openai if --base_url is given, llamacpp if --model is a .gguf"
+                       ", vllm for any other --model, else rules")  # fmt: skip
     plans.add_argument("--batch_size", type=int, default=256,
-                       help="problems handed to the planner at a time (default: 256)")  # fmt: skip
-    plans.add_argument("--temperature", type=float, default=0.7, help="vllm only (default: 0.7)")
-    plans.add_argument("--top_p", type=float, default=0.9, help="vllm only (default: 0.9)")
-    plans.add_argument("--max_tokens", type=int, default=256,
-                       help="vllm only: longest plan, in tokens (default: 256)")  # fmt: skip
-    plans.add_argument("--tensor_parallel_size", type=int, default=1,
-                       help="vllm only: GPUs per copy of the model (default: 1)")  # fmt: skip
+                       help="problems in flight, at most (default: 256)")  # fmt: skip
     plans.add_argument("--seed", type=int, default=0,
-                       help="of vllm's sampling and of embedded problems (default: 0)")  # fmt: skip
+                       help="of sampling and of embedded problems (default: 0)")  # fmt: skip
+
+    model = parser.add_argument_group("language model (vllm, openai, llamacpp, transformers)")
+
+    def add(flag: str, text: str, **options: Any) -> None:
+        model.add_argument(f"--{flag}", help=text, default=None, **options)
+
+    add("model", "hub name, local directory, .gguf file, or the name a server knows it by")
+    add("temperature", "of the first attempt; each repair adds some (default: 0.7)", type=float)
+    add("top_p", "nucleus sampling (default: 0.9)", type=float)
+    add("max_tokens", "longest plan, in tokens (default: 256)", type=int)
+    add("constrained", "hold decoding to sentences without digits (default: auto: where the "
+        "engine can)", choices=("auto", "on", "off"))  # fmt: skip
+    add("prompt_file", "template to use instead of the shipped one", type=Path)
+    add("question_only", "show the model no solution, which a plan could leak",
+        action="store_true")  # fmt: skip
+    repair = parser.add_argument_group("repair: a plan like this is asked for again")
+    model = repair  # what add() adds to, from here on
+    add("max_numbers", "more numbers in digits (default: 0)", type=int)
+    add("min_words", "fewer words (default: 8)", type=int)
+    add("max_words", "more words (default: 120)", type=int)
+    add("max_retries", "so many times; then the best attempt is kept and marked (default: 3)",
+        type=int)  # fmt: skip
+    model = parser.add_argument_group("engine")
+    add("tensor_parallel_size", "vllm: GPUs per copy of the model (default: 1)", type=int)
+    add("pipeline_parallel_size", "vllm: stages of the model (default: 1)", type=int)
+    add("data_parallel_size", "vllm: copies of the model (default: 1)", type=int)
+    add("gpu_memory_utilization", "vllm: share of a GPU's memory to take", type=float)
+    add("dtype", "vllm, transformers: of the weights, e.g. bfloat16 (default: the model's)")
+    add("revision", "vllm, transformers: branch, tag or commit on the hub")
+    add("max_model_len", "vllm, llamacpp: longest prompt and answer together", type=int)
+    add("threads", "llamacpp: CPU threads", type=int)
+    add("base_url", "openai: address of the server, e.g. http://localhost:8000/v1")
+    add("api_key_env", "openai: environment variable that holds the key "
+        "(default: OPENAI_API_KEY)")  # fmt: skip
+    add("timeout", "openai: seconds to wait for an answer", type=float)
     out = parser.add_argument_group("output")
     out.add_argument("--output_path", type=Path,
-                     help="default: data/gsm8k/gsm8k_hierarchical_SPLIT.json; "
-                     "an existing file is replaced when the run is complete")  # fmt: skip
+                     help="default: data/gsm8k/gsm8k_hierarchical_SPLIT.json; an existing file is "
+                     "replaced when the run is complete; with --shard I/N the name gains "
+                     ".shard-I-of-N")  # fmt: skip
     out.add_argument("--overwrite", action="store_true",
-                     help="discard an unfinished run instead of continuing it")  # fmt: skip
+                     help="discard an unfinished or finished run of this output")  # fmt: skip
     return parser
 
 
@@ -62,97 +139,244 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command. Returns 0.
 
     Raises:
-        UserError: a flag out of range, missing data, a missing engine, an unfinished other run.
+        UserError: a flag out of range or without effect, missing data, a missing engine, an
+            unfinished other run.
     """
     args = build_parser().parse_args(argv)
-    planner = args.planner or ("vllm" if args.model else "rules")
+    planner = choose_planner(args)
     _check_flags(args, planner)
 
-    from hbd3lm.data.sources import load_problems
-    from hbd3lm.plans.generate import generate_plans, journal_path
+    from hbd3lm.plans.generate import generate_plans, problems_digest
+    from hbd3lm.plans.manifest import read_manifest
     from hbd3lm.plans.planner import load_planner
+    from hbd3lm.plans.shards import Shard
 
+    shard = None if args.shard is None else Shard.parse(args.shard)
+    recipe = None if planner in TEXT_PLANNERS else _recipe(args)
     dataset = args.dataset
     if planner == "socratic" and dataset == "gsm8k":
         dataset = "gsm8k_socratic"  # the same problems, with their sub-questions
-    with warnings.catch_warnings():
-        # The fallback is announced below, once and in full.
-        warnings.simplefilter("ignore", UserWarning)
-        problem_set = load_problems(
-            dataset, args.split, args.data_dir, args.num_examples, seed=args.seed
-        )
-    if problem_set.fallback:
-        print(f"\nWARNING: {problem_set.fallback}\n", file=sys.stderr)
-    print(f"problems: {problem_set.origin}")
+    problem_set = load_problem_set(
+        dataset, args.split, args.data_dir, args.num_examples, seed=args.seed
+    )
+    problems = problem_set.problems
+    about = {
+        "problems": {
+            "dataset": dataset,
+            "split": args.split,
+            "data_dir": args.data_dir,
+            "num_examples": args.num_examples,
+            "seed": args.seed,
+            "origin": problem_set.origin,
+            "count": len(problems),
+            "sha256": problems_digest(problems),
+        },
+        "shard": None if shard is None else str(shard),
+    }
+    output = default_output(args)
+    if shard is not None:
+        output, problems = shard.path(output), shard.take(problems)
+        print(f"shard {shard}: {len(problems)} problems")
+        if not problems:
+            raise UserError(f"--shard {shard}: there are only {len(problem_set.problems)} problems")
+    settings = {"planner": planner, "dataset": dataset, "split": args.split}
+    if recipe is None:
+        writer = load_planner(planner)
+    else:
+        options = engine_options(args, planner)
+        settings |= {key: options[key] for key in options if key not in _PLACE_FLAGS}
+        settings.pop("max_in_flight")
 
-    options = _planner_options(args) if planner == "vllm" else {}
-    settings = {"planner": planner, "dataset": dataset, "split": args.split, **options}
-    output = args.output_path or Path(f"data/gsm8k/gsm8k_hierarchical_{args.split}.json")
-    if output.is_file():
-        print(f"note: {output} exists and is replaced when all plans are written")
-    if journal_path(output).is_file() and not args.overwrite:
-        print(f"continuing the unfinished run in {journal_path(output)}")
-    # Built before the first problem: a missing engine must not wait for an hour of other work.
-    engine = load_planner(planner, **options)
-    examples = generate_plans(
-        problem_set.problems,
-        engine,
+        def writer():
+            from hbd3lm.plans.engines.registry import load_engine
+
+            return load_engine(planner, **options)
+
+    generate_plans(
+        problems,
+        writer,
         output,
+        recipe=recipe,
         settings=settings,
+        about=about,
         batch_size=args.batch_size,
         keep_annotations=args.keep_annotations,
         overwrite=args.overwrite,
         progress=sys.stderr.isatty(),
+        say=lambda line: print(line, flush=True),
     )
-    _print_summary(examples, output, planner, getattr(engine, "sources", {}))
+    print_summary(output, read_manifest(output), getattr(writer, "sources", {}))
+    if shard is not None:
+        whole = default_output(args)
+        print(
+            f"when all {shard.count} shards are written: hbd3lm merge_plans --output_path {whole}"
+        )
     return 0
 
 
+def choose_planner(args: argparse.Namespace) -> str:
+    """``--planner``, or the one the other flags ask for."""
+    if args.planner:
+        return args.planner
+    if args.base_url:
+        return "openai"
+    if args.model:
+        return "llamacpp" if args.model.lower().endswith(".gguf") else "vllm"
+    return "rules"
+
+
+def default_output(args: argparse.Namespace) -> Path:
+    """The whole file, shards or not."""
+    return args.output_path or Path(f"data/gsm8k/gsm8k_hierarchical_{args.split}.json")
+
+
+def load_problem_set(*arguments: Any, **options: Any) -> ProblemSet:
+    """:func:`hbd3lm.data.sources.load_problems`, telling where they come from, loudly if not from
+    where they should."""
+    from hbd3lm.data.sources import load_problems
+
+    with warnings.catch_warnings():
+        # The fallback is announced below, once and in full.
+        warnings.simplefilter("ignore", UserWarning)
+        problem_set = load_problems(*arguments, **options)
+    if problem_set.fallback:
+        print(f"\nWARNING: {problem_set.fallback}\n", file=sys.stderr)
+    print(f"problems: {problem_set.origin}")
+    return problem_set
+
+
+# --- flags --------------------------------------------------------------------------------------
+
+
 def _check_flags(args: argparse.Namespace, planner: str) -> None:
+    """Refuse what is out of range, what is missing, and what does nothing for the planner."""
     if args.num_examples is not None and args.num_examples < 1:
         raise UserError(
             f"--num_examples {args.num_examples}: at least 1 is needed; leave it out for all"
         )
     if args.batch_size < 1:
         raise UserError(f"--batch_size {args.batch_size}: at least 1 problem a batch is needed")
-    if planner != "vllm":
-        if args.model:
-            raise UserError(
-                f"--model {args.model} does nothing with --planner {planner}; leave one of them out"
-            )
-        return
-    if not args.model:
-        raise UserError("--planner vllm needs --model (a hub name or a local directory)")
-    if args.temperature < 0:
-        raise UserError(f"--temperature {args.temperature}: 0 (greedy) or more is needed")
-    if not 0 < args.top_p <= 1:
-        raise UserError(f"--top_p {args.top_p}: more than 0 and at most 1 is needed")
-    if args.max_tokens < 1:
-        raise UserError(f"--max_tokens {args.max_tokens}: at least 1 is needed")
-    if args.tensor_parallel_size < 1:
-        raise UserError(f"--tensor_parallel_size {args.tensor_parallel_size}: at least 1 is needed")
+    used = set()
+    if planner not in TEXT_PLANNERS:
+        used = {*_MODEL_FLAGS, *_ENGINE_FLAGS[planner]}
+    for flag in [*_MODEL_FLAGS, *(flag for flags in _ENGINE_FLAGS.values() for flag in flags)]:
+        value = getattr(args, flag)
+        if value is not None and flag not in used:
+            shown = f"--{flag}" if value is True else f"--{flag} {value}"
+            raise UserError(f"{shown} does nothing with --planner {planner}; leave one of them out")
+    if planner == "openai" and not args.base_url:
+        raise UserError("--planner openai needs --base_url (the address of a server)")
+    if planner not in (*TEXT_PLANNERS, "openai") and not args.model:
+        kind = "a .gguf file" if planner == "llamacpp" else "a hub name or a local directory"
+        raise UserError(f"--planner {planner} needs --model ({kind})")
+    for flag in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
+                 "max_model_len", "threads"):  # fmt: skip
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} {value}: at least 1 is needed")
+    share = args.gpu_memory_utilization
+    if share is not None and not 0 < share <= 1:
+        raise UserError(f"--gpu_memory_utilization {share}: more than 0 and at most 1 is needed")
+    if args.timeout is not None and not args.timeout > 0:
+        raise UserError(f"--timeout {args.timeout}: more than 0 seconds are needed")
 
 
-def _planner_options(args: argparse.Namespace) -> dict[str, object]:
-    names = ("model", "temperature", "top_p", "max_tokens", "tensor_parallel_size", "seed")
-    return {name: getattr(args, name) for name in names}
+def _given(args: argparse.Namespace, flag: str, default: Any) -> Any:
+    value = getattr(args, flag)
+    return default if value is None else value
 
 
-def _print_summary(examples: list, output: Path, planner: str, sources: dict[str, int]) -> None:
-    from hbd3lm.plans.numbers import count_numbers, count_spelled_numbers
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from hbd3lm.plans.ask import Recipe
+    from hbd3lm.plans.judge import Limits
+    from hbd3lm.plans.prompt import load_prompt
 
-    count = len(examples)
-    digits = sum(count_numbers(example.plan) for example in examples) / count
-    spelled = sum(count_spelled_numbers(example.plan) for example in examples) / count
-    print(f"wrote {count} examples with {planner} plans to {output}")
+    flag = {name: _given(args, name, default) for name, default in _MODEL_FLAGS.items()}
+    return Recipe(
+        prompt=load_prompt(flag["prompt_file"], flag["question_only"]),
+        limits=Limits(flag["max_numbers"], flag["min_words"], flag["max_words"]),
+        temperature=flag["temperature"],
+        top_p=flag["top_p"],
+        max_tokens=flag["max_tokens"],
+        seed=args.seed,
+        max_retries=flag["max_retries"],
+    )
+
+
+def engine_options(args: argparse.Namespace, planner: str) -> dict[str, Any]:
+    """Keywords for :func:`hbd3lm.plans.engines.registry.load_engine`; None is left to it."""
+    flags = {"model": None, "constrained": "auto", **_ENGINE_FLAGS[planner]}
+    options = {flag: _given(args, flag, default) for flag, default in flags.items()}
+    options = {flag: value for flag, value in options.items() if value is not None}
+    if planner != "openai":
+        options["seed"] = args.seed
+    return {**options, "max_in_flight": args.batch_size}
+
+
+# --- printing -----------------------------------------------------------------------------------
+
+
+def print_summary(output: Path, manifest: dict[str, Any], sources: dict[str, int]) -> None:
+    """What was written, from its manifest: counts before and after repair, faults, speed."""
+    from hbd3lm.plans.details import details_path, read_details
+    from hbd3lm.plans.manifest import manifest_path
+
+    report, settings = manifest["report"], manifest["settings"]
+    count = report["plans"]
+    rows = read_details(output)
+    digits, spelled = (
+        sum(row[kind] for row in rows) / count for kind in ("numbers", "spelled_numbers")
+    )
+    print(f"wrote {count} examples with {settings['planner']} plans to {output}")
     print(f"numbers per plan: {digits:.2f} in digits, {spelled:.2f} spelled out (mean)")
+    if "max_retries" in settings:
+        _print_repair(report, manifest, [row["id"] for row in rows if row["status"] == "failed"])
     generic = sources.get("question", 0)
     if generic:
         print(
             f"note: {generic} of {count} problems publish no solution steps; their plans only name "
             "the given amounts and the goal"
         )
+    print(f"beside it: {manifest_path(output).name}, {details_path(output).name}")
     print(
         "next: python scripts/analysis/analyze_gsm8k_plans.py "
         f"--data_path {output} --output_plot gsm8k_analysis.png"
     )
+
+
+def _print_repair(report: dict[str, Any], manifest: dict[str, Any], failed: list[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from hbd3lm.plans.judge import FAULTS
+    from hbd3lm.plans.quality import CATEGORIES, EMPTY_PLAN
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    table = Table("plans", box=box.SIMPLE_HEAD)
+    table.add_column("first attempt", justify="right")
+    table.add_column("after repair", justify="right")
+    for label in [*(category.label for category in CATEGORIES), EMPTY_PLAN]:
+        shares = [report[kind].get(label, 0) for kind in ("numbers_first", "numbers_final")]
+        if label != EMPTY_PLAN or any(shares):
+            table.add_row(label, *(f"{n} ({n / report['plans']:.1%})" for n in shares))
+    for fault in FAULTS:
+        first, final = (report[kind].get(fault, 0) for kind in ("faults_first", "faults_final"))
+        if first or final:
+            table.add_row(f"fault: {fault}", str(first), str(final))
+    console.print(table)
+    print(f"retries: {report['retries']}, repaired: {report['repaired']}")
+    if report["completion_tokens"] is not None:
+        speed = manifest["tokens_per_second"]
+        print(
+            f"tokens written: {report['completion_tokens']}"
+            + (f", {speed:g} a second" if speed else "")
+        )
+    if failed:
+        names = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
+        print(
+            f"WARNING: {len(failed)} plans still have faults and keep their best attempt: "
+            f"{names}; they are marked in the details. A stronger --model, a higher --max_retries "
+            "or a --prompt_file of your own may mend them",
+            file=sys.stderr,
+        )

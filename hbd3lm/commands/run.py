@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -42,7 +43,9 @@ def main() -> None:
 
 @hydra.main(version_base=None, config_path=CONFIGS, config_name="config")
 def _hydra_main(cfg: DictConfig) -> None:
-    status = run_command(lambda: dispatch(cfg))
+    # Once more, for --multirun: with flags of Hydra's own main() leaves the check to it.
+    overrides = list(HydraConfig.get().overrides.task)
+    status = run_command(lambda: refuse_contradictions(cfg, overrides) or dispatch(cfg))
     if status:
         sys.exit(status)
 
@@ -70,6 +73,30 @@ def check_overrides(overrides: list[str]) -> None:
             OmegaConf.to_container(cfg, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from None
+    refuse_contradictions(cfg, overrides)
+
+
+def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
+    """Refuse ``hierarchical.X`` beside another ``training.hierarchical.X`` (and ``block_size``
+    beside another ``training.block_size``): one is the other's short name, and neither may win in
+    silence.
+
+    Args:
+        cfg: what the overrides composed to.
+        overrides: as on the command line.
+
+    Raises:
+        UserError: both are given, with different values.
+    """
+    given = {override.lstrip("+~").partition("=")[0]: override for override in overrides}
+    for short in ("block_size", *(f"hierarchical.{name}" for name in cfg.hierarchical)):
+        long = f"training.{short}"
+        different = OmegaConf.select(cfg, short) != OmegaConf.select(cfg, long)
+        if short in given and long in given and different:
+            raise UserError(
+                f"{given[short]} contradicts {given[long]}: {short} is the short name of {long}; "
+                "give one of them"
+            )
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
@@ -84,12 +111,27 @@ def _explain(error: Exception, overrides: list[str]) -> str:
             if value not in options:
                 return f"{key}={value}: there is no such {key}; choose from {', '.join(options)}"
         elif key not in known:
-            near = difflib.get_close_matches(key, [*known, *groups], n=1, cutoff=0.5)
+            near = _nearest(key, value, [*known, *groups])
             tails = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
             hint = (tails or near)[:1]
             suggestion = f"; did you mean {hint[0]}?" if hint else ""
             return f"unknown key {key!r} in {override!r}{suggestion} (all keys: main.py --cfg job)"
     return " ".join(str(error).split())
+
+
+def _nearest(key: str, value: str, known: list[str]) -> list[str]:
+    """The known keys most like ``key``, the likeliest first.
+
+    Likeness alone would take ``modle=nano`` for ``mode``, which shares as many letters in order as
+    ``model`` but in a shorter word; a group that has such an option, or a key of the same letters,
+    is what was meant.
+    """
+
+    def rank(name: str) -> tuple[bool, bool]:
+        return Path(CONFIGS, name, f"{value}.yaml").is_file(), sorted(name) == sorted(key)
+
+    near = difflib.get_close_matches(key, dict.fromkeys(known), n=5, cutoff=0.5)
+    return sorted(near, key=rank, reverse=True)  # stable: of equals the more alike
 
 
 def _known_keys(tree: dict, prefix: str = "") -> list[str]:

@@ -1,99 +1,134 @@
-"""From problems to a finished file of examples: batches, progress, a journal to resume from.
+"""From problems to a finished file of examples: lock, journal, resuming, side files.
 
-Knows no backend: a planner is anything with ``plan(problems) -> list[str]``.
+Knows no backend: who writes is a planner (``plan(problems) -> list[str]``) or an engine, a language
+model that is asked by :mod:`hbd3lm.plans.ask`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hbd3lm.data.annotations import execution_text
-from hbd3lm.data.records import FIELDS, HierarchicalExample, Problem, write_examples
+from hbd3lm.data.records import HierarchicalExample, Problem, read_examples, write_examples
 from hbd3lm.errors import UserError
+from hbd3lm.plans.ask import Recipe, ask_for_plans
+from hbd3lm.plans.details import Row, chosen_plan, plan_details, tally, write_details
+from hbd3lm.plans.engines.engine import Engine
+from hbd3lm.plans.journal import Attempt, Journal, journal_path
+from hbd3lm.plans.lock import output_lock
+from hbd3lm.plans.manifest import (
+    build_manifest,
+    is_finished,
+    new_session,
+    write_manifest,
+)
 from hbd3lm.plans.planner import Planner
 
-_JOURNAL_VERSION = 1
+Writer = Planner | Engine
+_REPORT_SECONDS = 60.0  # between two lines of progress in a log
 
 
-def journal_path(output: str | Path) -> Path:
-    """Where an unfinished run for ``output`` keeps what it has so far."""
-    output = Path(output)
-    return output.with_name(output.name + ".partial.jsonl")
-
-
-def fingerprint(
-    problems: Sequence[Problem], settings: Mapping[str, Any], keep_annotations: bool
-) -> str:
-    """A hash of everything that decides the contents of the output file."""
+def problems_digest(problems: Sequence[Problem]) -> str:
+    """A hash of a problem set: every text of every problem, in order."""
     digest = hashlib.sha256()
-    settings = {**settings, "keep_annotations": keep_annotations, "version": _JOURNAL_VERSION}
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for problem in problems:
         digest.update(json.dumps(asdict(problem), sort_keys=True).encode())
     return digest.hexdigest()
 
 
+def run_settings(
+    problems: Sequence[Problem],
+    settings: Mapping[str, Any],
+    keep_annotations: bool,
+    recipe: Recipe | None,
+) -> dict[str, Any]:
+    """Everything that decides the contents of the output file, flat."""
+    return {
+        **settings,
+        **(recipe.settings() if recipe else {}),
+        "keep_annotations": keep_annotations,
+        "problems_sha256": problems_digest(problems),
+    }
+
+
 def generate_plans(
     problems: Sequence[Problem],
-    planner: Planner | Callable[[], Planner],
+    planner: Writer | Callable[[], Writer],
     output: str | Path,
     *,
+    recipe: Recipe | None = None,
     settings: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     keep_annotations: bool = False,
     overwrite: bool = False,
+    wait: bool = False,
     progress: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[HierarchicalExample]:
     """Plan every problem and write the examples to ``output``, in the order of ``problems``.
 
-    After each batch its examples are appended to a journal beside ``output``. A run that is
-    repeated after an interruption continues there; when all is done ``output`` is replaced
-    atomically and the journal removed. An ``output`` of an earlier run stays as it is until then.
+    Each answer is journalled as it comes. A run that is repeated after an interruption continues
+    there and ends with the same file; when all is done ``output``, its details and its manifest
+    are replaced atomically and the journal removed. An ``output`` of an earlier run stays as it is
+    until then. What a language model has finished is left as it is.
 
     Args:
         problems: with unique ids.
-        planner: or a function that builds it, called only if there is something left to plan.
+        planner: a planner, an engine, or a function that builds one, called only if there is
+            something left to plan. An engine is closed at the end.
         output: JSON array, or JSON Lines if the name ends in ``.jsonl``.
-        settings: what else decides the plans (planner, model, temperature, data set, ...); a
-            journal written under other settings or for other problems is not continued.
-        batch_size: how many problems go to the planner at a time.
+        recipe: how an engine is asked and judged; needed for engines, and for them only.
+        settings: what else decides the plans (planner, model, data set, ...); a journal written
+            under other settings or for other problems is not continued.
+        about: further facts for the manifest.
+        batch_size: problems that go to a planner at a time; an engine's requests in flight.
         keep_annotations: leave GSM8K's ``<<48/2=24>>`` in the executions.
-        overwrite: discard a journal instead of continuing it.
+        overwrite: discard a journal, or a finished file, instead of continuing it.
+        wait: for another run on the same output to end, instead of refusing.
         progress: show a progress bar on stderr.
+        say: takes a line for the user.
 
     Raises:
-        UserError: nothing to plan, a repeated id, a journal of another run, an empty plan, or
-            what the planner raises.
+        UserError: nothing to plan, a repeated id, a journal of another run, another run on this
+            output, an empty plan of a planner, no space left, or what planner or engine raise.
     """
     output = Path(output)
     _check(problems, output, batch_size)
-    journal = journal_path(output)
-    mark = fingerprint(problems, settings or {}, keep_annotations)
-    if overwrite:
-        journal.unlink(missing_ok=True)
-    examples = _read_journal(journal, mark, problems)
-    if len(examples) < len(problems):
-        writer = planner if isinstance(planner, Planner) else planner()
-        with _open_journal(journal, mark, examples) as file, _progress(progress) as bar:
-            task = bar.add_task(
-                f"planning ({writer.name})", total=len(problems), completed=len(examples)
-            )
-            for start in range(len(examples), len(problems), batch_size):
-                batch = problems[start : start + batch_size]
-                finished = _plan_batch(batch, writer, keep_annotations)
-                for example in finished:
-                    file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
-                file.flush()
-                examples += finished
-                bar.update(task, completed=len(examples))
-    write_examples(output, examples)
-    journal.unlink(missing_ok=True)
-    return examples
+    settings = run_settings(problems, settings or {}, keep_annotations, recipe)
+    with contextlib.ExitStack() as stack:
+        with _writing(output):
+            stack.enter_context(output_lock(output, wait))
+            if overwrite:
+                journal_path(output).unlink(missing_ok=True)
+            elif recipe is not None and is_finished(output, settings):
+                journal_path(output).unlink(missing_ok=True)
+                say(f"{output} is finished: this very run wrote it (--overwrite to plan anew)")
+                return read_examples(output, "--output_path")
+            journal = Journal(journal_path(output), settings, new_session())
+            stack.callback(journal.close)
+        if journal.attempts:
+            say(f"continuing the unfinished run in {journal.path}: {len(journal.attempts)} begun")
+        if output.is_file():
+            say(f"note: {output} exists and is replaced when all plans are written")
+        if journal.unreadable:
+            say(f"warning: {journal.unreadable} damaged lines in {journal.path}; planned again")
+        try:
+            _fill(journal, problems, planner, recipe, batch_size, output, progress, say)
+        except UserError as error:
+            raise UserError(f"{error}{_kept(journal)}") from error
+        except KeyboardInterrupt:
+            say(f"stopped{_kept(journal)}")
+            raise
+        with _writing(output):
+            return _write(journal, problems, output, recipe, settings, about or {})
 
 
 def _check(problems: Sequence[Problem], output: Path, batch_size: int) -> None:
@@ -110,67 +145,128 @@ def _check(problems: Sequence[Problem], output: Path, batch_size: int) -> None:
         seen.add(problem.id)
 
 
-def _plan_batch(
-    batch: Sequence[Problem], planner: Planner, keep_annotations: bool
-) -> list[HierarchicalExample]:
-    plans = planner.plan(batch)
-    if len(plans) != len(batch):
-        raise RuntimeError(f"planner {planner.name}: {len(plans)} plans for {len(batch)} problems")
-    for problem, plan in zip(batch, plans):
-        if not plan.strip():
-            raise UserError(
-                f"planner {planner.name} wrote an empty plan for problem {problem.id}; raise "
-                "--max_tokens, change --temperature or --seed, or use --planner rules"
-            )
-    return [
-        HierarchicalExample(
-            id=problem.id,
-            question=problem.question,
-            plan=plan.strip(),
-            execution=execution_text(problem, keep_annotations),
-            answer_numerical=problem.answer,
-        )
-        for problem, plan in zip(batch, plans)
-    ]
-
-
-def _open_journal(journal: Path, mark: str, examples: Sequence[HierarchicalExample]):
-    """The journal, rewritten as far as it was readable and open at its end."""
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    file = journal.open("w", encoding="utf-8", newline="\n")
-    file.write(json.dumps({"fingerprint": mark}) + "\n")
-    for example in examples:
-        file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
-    file.flush()
-    return file
-
-
-def _read_journal(
-    journal: Path, mark: str, problems: Sequence[Problem]
-) -> list[HierarchicalExample]:
-    """What an interrupted run of the same settings finished; a line cut off by a crash is
-    dropped with everything after it, and planned again."""
-    if not journal.is_file():
-        return []
-    header, *lines = journal.read_text(encoding="utf-8").split("\n")
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """A file that cannot be written is a message for the user."""
     try:
-        known = json.loads(header).get("fingerprint")
-    except (json.JSONDecodeError, AttributeError):
-        known = None
-    if known != mark:
-        raise UserError(
-            f"{journal} holds an unfinished run with other settings or problems; repeat that run's "
-            "command to finish it, or give --overwrite to discard it and start anew"
+        yield
+    except OSError as error:
+        journal = journal_path(output)
+        kept = (
+            f"; what is done is kept in {journal}, repeat the command" if journal.exists() else ""
         )
-    examples: list[HierarchicalExample] = []
-    for line, problem in zip(lines, problems):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(row, dict) or set(row) != set(FIELDS) or row["id"] != problem.id:
-            break
-        examples.append(HierarchicalExample(**row))
+        raise UserError(
+            f"--output_path: cannot write {error.filename or output}: {error.strerror}{kept}"
+        ) from error
+
+
+def _kept(journal: Journal) -> str:
+    done = sum(any(a.error is None for a in series) for series in journal.attempts.values())
+    if not done:
+        return ""
+    return (
+        f"; the answers for {done} problems are kept in {journal.path}, repeat the command to go on"
+    )
+
+
+def _fill(
+    journal: Journal,
+    problems: Sequence[Problem],
+    planner: Writer | Callable[[], Writer],
+    recipe: Recipe | None,
+    batch_size: int,
+    output: Path,
+    progress: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Get every attempt that is missing into the journal."""
+
+    def is_done(problem: Problem) -> bool:
+        attempts = journal.attempts.get(problem.id, ())
+        return recipe.is_done(problem, attempts) if recipe else bool(attempts)
+
+    left = [problem for problem in problems if not is_done(problem)]
+    if not left:
+        return
+    writer = planner if isinstance(planner, (Planner, Engine)) else planner()
+    if isinstance(writer, Engine) != (recipe is not None):
+        raise TypeError(f"{writer.name}: an engine needs a recipe, a planner takes none")
+    with contextlib.ExitStack() as stack:
+        if isinstance(writer, Engine):
+            stack.callback(writer.close)
+            with _writing(output):
+                journal.note_engine({"constrained": writer.constrained, **writer.describe()})
+            answers = ask_for_plans(writer, recipe, left, journal.attempts, batch_size)
+        else:
+            answers = _plan_batches(left, writer, batch_size)
+        bar = stack.enter_context(_progress(progress))
+        task = bar.add_task(
+            f"planning ({writer.name})", total=len(problems), completed=len(problems) - len(left)
+        )
+        by_id = {problem.id: problem for problem in left}
+        done, reported = len(problems) - len(left), time.monotonic()
+        for attempt in answers:
+            with _writing(output):
+                journal.add(attempt)
+            if is_done(by_id[attempt.id]):
+                done += 1
+                bar.update(task, completed=done)
+            if not progress and time.monotonic() - reported > _REPORT_SECONDS:
+                say(f"{done} of {len(problems)} problems planned")
+                reported = time.monotonic()
+
+
+def _plan_batches(
+    problems: Sequence[Problem], planner: Planner, batch_size: int
+) -> Iterator[Attempt]:
+    for start in range(0, len(problems), batch_size):
+        batch = problems[start : start + batch_size]
+        plans = planner.plan(batch)
+        if len(plans) != len(batch):
+            raise RuntimeError(
+                f"planner {planner.name}: {len(plans)} plans for {len(batch)} problems"
+            )
+        for problem, plan in zip(batch, plans):
+            if not plan.strip():
+                raise UserError(
+                    f"planner {planner.name} wrote an empty plan for problem {problem.id}; use "
+                    "another --planner, or take the problem out"
+                )
+            yield Attempt(problem.id, 0, plan)
+
+
+def _write(
+    journal: Journal,
+    problems: Sequence[Problem],
+    output: Path,
+    recipe: Recipe | None,
+    settings: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> list[HierarchicalExample]:
+    """Data file, details and manifest, from the journal alone; the journal goes last."""
+    rows: list[Row] = []
+    examples = []
+    for problem in problems:
+        attempts = journal.attempts[problem.id]
+        row = plan_details(problem, attempts, recipe)
+        rows.append(row)
+        examples.append(
+            HierarchicalExample(
+                id=problem.id,
+                question=problem.question,
+                plan=chosen_plan(attempts, row, recipe),
+                execution=execution_text(problem, settings["keep_annotations"]),
+                answer_numerical=problem.answer,
+            )
+        )
+    # The manifest names the data file's hash: until it is written the run is not finished.
+    write_examples(output, examples)
+    write_details(output, rows)
+    manifest = build_manifest(
+        output, settings, tally(rows), journal.engine, journal.sessions, about
+    )
+    write_manifest(output, manifest)
+    journal.path.unlink()
     return examples
 
 

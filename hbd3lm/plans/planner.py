@@ -35,7 +35,6 @@ class Planner(Protocol):
 _REGISTRY: dict[str, str] = {
     "rules": "hbd3lm.plans.rules:RulesPlanner",
     "socratic": "hbd3lm.plans.socratic:SocraticPlanner",
-    "vllm": "hbd3lm.plans.vllm:VLLMPlanner",
 }
 
 PLANNERS: tuple[str, ...] = tuple(_REGISTRY)

@@ -394,6 +394,11 @@ def _measure(texts: list[str]) -> TextMetrics:
     )
 
 
+def plan_category(plan: str) -> str:
+    """The label of the category a plan is in (:data:`CATEGORIES`, or :data:`EMPTY_PLAN`)."""
+    return _label(count_numbers(plan), bool(plan.strip()))
+
+
 def _label(numbers: int, filled: bool) -> str:
     if not filled:
         return EMPTY_PLAN

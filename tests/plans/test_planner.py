@@ -26,8 +26,3 @@ def test_every_advertised_planner_is_listed_when_the_name_is_unknown():
 def test_an_option_the_planner_does_not_have_is_refused_by_name():
     with pytest.raises(UserError, match=r"planner 'rules' has no option 'model'"):
         load_planner("rules", model="x")
-
-
-def test_a_missing_required_option_is_named():
-    with pytest.raises(UserError, match=r"planner 'vllm' needs the option 'model'"):
-        load_planner("vllm")
