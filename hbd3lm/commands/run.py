@@ -51,10 +51,15 @@ def quote_text(override: str) -> str:
     key, _, value = override.partition("=")
     if key not in FREE_TEXT or value in ("", "null") or value[0] + value[-1] in ('""', "''"):
         return override
+    return f"{key}={quote(value)}"
+
+
+def quote(text: str) -> str:
+    """Any text as a quoted value of Hydra's grammar."""
     # Only a backslash before a quote escapes; "${" would be an interpolation.
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value).replace("${", "\\${")
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", "\\${")
     trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f'{key}="{escaped}{chr(92) * trailing}"'
+    return f'"{escaped}{chr(92) * trailing}"'
 
 
 def check_overrides(overrides: list[str]) -> None:
