@@ -83,7 +83,7 @@ logits under the model's attention rule (`modeling_hbd3lm.py`); sampling needs t
 from transformers import AutoModel, AutoTokenizer
 
 model = AutoModel.from_pretrained("PATH OR ID OF THIS MODEL", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("PATH OR ID OF THIS MODEL")
+tokenizer = AutoTokenizer.from_pretrained("PATH OR ID OF THIS MODEL", trust_remote_code=True)
 ```
 
 ## What it is

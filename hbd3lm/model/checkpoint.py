@@ -178,8 +178,11 @@ def load_network(
             for name, tensor in content["state_dict"].items()
             if name.startswith(NET_PREFIX)
         }
-    with torch.device("meta"):  # no memory is asked for in the name of a wrong description
-        expected = Transformer(card.model).state_dict()
+    try:
+        with torch.device("meta"):  # no memory is asked for in the name of a wrong description
+            expected = Transformer(card.model).state_dict()
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{what}: {path} describes an impossible network: {error}") from None
     for name in sorted(expected.keys() | weights.keys()):
         there, wanted = (
             f"{list(t[name].shape)}" if name in t else "nothing" for t in (weights, expected)
