@@ -67,20 +67,17 @@ def export(checkpoint: str | Path, folder: str | Path, overwrite: bool = False) 
     Raises:
         UserError: no such checkpoint, its tokenizer is not to be had, or ``folder`` is taken.
     """
-    from hbd3lm.hub.directory import check_target
+    from hbd3lm.commands.build import load_trained_tokenizer
+    from hbd3lm.hub.card import model_card
+    from hbd3lm.hub.directory import check_target, write_exported
+    from hbd3lm.model.checkpoint import load_network
 
     checkpoint, folder = Path(checkpoint), Path(folder)
     if checkpoint.is_dir():
         raise UserError(
             f"--checkpoint: {checkpoint} is a folder; give a file, e.g. RUN/checkpoints/best.ckpt"
         )
-    check_target(folder, overwrite)  # before the libraries, which take their time, are loaded
-
-    from hbd3lm.commands.build import load_trained_tokenizer
-    from hbd3lm.hub.card import model_card
-    from hbd3lm.hub.directory import write_exported
-    from hbd3lm.model.checkpoint import load_network
-
+    check_target(folder, overwrite)
     net, card = load_network(checkpoint, what="--checkpoint")
     tokenizer = load_trained_tokenizer(card, checkpoint)
     facts, notes = read_run(checkpoint, card)

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hbd3lm.data.sources import published_as
 from hbd3lm.model.checkpoint import ModelCard
-
-DATASETS = {
-    "gsm8k": ("openai/gsm8k", "GSM8K"),
-    "svamp": ("ChilleD/SVAMP", "SVAMP"),
-    "embedded": (None, "embedded (generated) problems"),
-}
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ def model_card(card: ModelCard, facts: RunFacts, parameters: int) -> str:
     """The text of the card: what it is, how to load it, what it was trained on, what it scores."""
     from huggingface_hub import ModelCardData
 
-    hub_id, data_name = DATASETS.get(_data(card), (None, _data(card)))
+    data_name, hub_id = published_as(_data(card))
     data = ModelCardData(
         language="en",
         license="mit",

@@ -9,6 +9,7 @@ README.md, LICENSE                      the model card and the licence of the co
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 from dataclasses import fields
@@ -17,7 +18,7 @@ from typing import Any
 
 from hbd3lm.data.tokenizer import FILL, MASK, SEGMENT_END, ProblemTokenizer
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_folder, atomic_write
+from hbd3lm.files import atomic_folder, atomic_write, read_text
 from hbd3lm.hub.bundle import AUTO_MAP, remote_code
 from hbd3lm.model.checkpoint import CONFIG_FILE, KEY, WEIGHTS_FILE, ModelCard
 from hbd3lm.model.transformer import Transformer
@@ -152,11 +153,9 @@ def _generation_config(sampling: dict, tokenizer: ProblemTokenizer) -> dict:
 
 
 def licence() -> str:
-    """The text of the package's licence, from its source tree or its installation."""
-    file = Path(__file__).resolve().parents[2] / "LICENSE"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    text = importlib.metadata.distribution("hbd3lm").read_text("licenses/LICENSE")
-    if text is None:
-        raise UserError("the licence is missing from this installation of hbd3lm; install it again")
-    return text
+    """The text of the package's licence, from its installation or its source tree."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        text = importlib.metadata.distribution("hbd3lm").read_text("licenses/LICENSE")
+        if text is not None:
+            return text
+    return read_text(Path(__file__).resolve().parents[2] / "LICENSE", "licence of hbd3lm")
