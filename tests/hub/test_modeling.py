@@ -224,28 +224,34 @@ def test_blocks_are_read_off_the_end_tokens(method):
 @pytest.mark.parametrize("method", ["hierarchical", "flat", "separate"])
 @torch.no_grad()
 def test_a_question_and_masks_predict_as_a_sampler_would(method):
-    """The first block given the question; then the last, given all before it, each row its own."""
+    """The last block, given all before it, row by row and in one padded batch."""
     net, card = make_model(method)
     model = as_model(net, card)
     rows, expected = [], []
     for document in make_documents(card.layout, 4, seed=2):
         size = card.layout.segments[-1].block_size
         ids = np.concatenate([document.question, document.targets])
-        ids[-size:] = TOKENIZER.mask_id
-        rows.append(ids)
         block = np.concatenate([np.zeros(len(document.question), int), document.block])
+        ids[-size:] = TOKENIZER.mask_id
+        first = len(document.question)
+        if ids[first] in TOKENIZER.end_ids.values() or block[-1] == 1:
+            continue
+        # An earlier block that is still being written is not to be read by the last one.
+        ids[first] = TOKENIZER.mask_id
+        rows.append(ids)
+        plan = document.block[document.segment < document.segment[-1]]
         arguments = {
             "input_ids": ids,
+            "position_ids": np.arange(len(ids)),
             "block": block,
-            "noisy": block == block[-1],
-            "execution": block > document.block[document.segment < document.segment[-1]].max(
-                initial=0
-            ),
-        }  # fmt: skip
+            "noisy": np.isin(block, [1, block[-1]]),
+            "execution": block > plan.max(initial=0),
+        }
         arguments = {name: torch.tensor(value)[None] for name, value in arguments.items()}
         expected.append(model(**arguments).logits[0, -size:])
         found = model(torch.tensor(ids)[None]).logits[0, -size:]
         assert torch.equal(found, expected[-1])
+    assert len({len(row) for row in rows}) > 1
     # Together, padded: the same.
     width = max(map(len, rows))
     table = torch.full((len(rows), width), TOKENIZER.fill_id)
