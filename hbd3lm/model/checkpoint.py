@@ -175,7 +175,7 @@ def load_network(
         card, content = read_checkpoint(path, what)
         weights = {
             name.removeprefix(NET_PREFIX): tensor
-            for name, tensor in content["state_dict"].items()
+            for name, tensor in content.get("state_dict", {}).items()
             if name.startswith(NET_PREFIX)
         }
     try:
