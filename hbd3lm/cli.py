@@ -41,6 +41,9 @@ VERBS: dict[str, Verb] = {
     "ppl_eval": Verb("perplexity of plans and executions"),
     "sample_eval": Verb("generate for a split: accuracy, own plans, speed"),
     "sample": Verb("solve one problem: sampling.question='...'"),
+    "export": Verb(
+        "write a model as a folder that transformers and hbd3lm load", "hbd3lm.commands.export"
+    ),
     "train_tokenizer": Verb(
         "train the small tokenizer that ships with the package", "hbd3lm.commands.train_tokenizer"
     ),

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import sample, train_step
+from benchmarks import loader, sample, startup, train_step
 from benchmarks.bd3lm_baseline import pad_documents, published_loss, published_mask, row_blocks
 from hbd3lm.diffusion.objective import BlockDiffusion, negative_log_likelihood
 from hbd3lm.errors import UserError
@@ -128,6 +128,42 @@ def test_the_sampling_benchmark_prints_its_table(capsys, monkeypatch):
     assert plain[-1] == ours[-1], "both take the same number of evaluations"
 
 
+def test_the_loader_benchmark_prints_shares_of_a_step(capsys, monkeypatch):
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    assert loader.main(["--quick", "--threads", "1", "--precision", "32-true"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith("%")]
+    assert [row[0] for row in rows] == ["draw", "make", "through", "training"]
+    assert rows[-1][-1] == "100.00%"
+    for row in rows:
+        milliseconds, batches, examples = map(float, row[-4:-1])
+        assert examples == pytest.approx(2 * batches, rel=0.01)
+        assert batches * milliseconds == pytest.approx(1000, rel=0.2)
+    with pytest.raises(UserError, match="--workers -1: at least 0"):
+        loader.main(["--workers", "-1"])
+
+
+def test_the_startup_benchmark_prints_a_row_a_program(capsys):
+    assert startup.main(["--quick"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("(python itself)", "hbd3lm --help", "hbd3lm train --help"):
+        assert any(line.startswith(name) and line.endswith("-") for line in printed.splitlines())
+    assert "of 3 within 0.5 s" in printed
+    with pytest.raises(UserError, match="--repeats 0: at least 1"):
+        startup.main(["--repeats", "0"])
+
+
+def test_the_startup_benchmark_knows_every_program_and_sees_heavy_imports(monkeypatch, capsys):
+    programs = startup.programs()
+    for name in ("hbd3lm export", "main.py", "scripts/analysis/analyze_gsm8k_plans.py"):
+        assert f"{name} --help" in programs
+    code = "import json, matplotlib"
+    assert startup.heavy_imports(["-c", code])[1] == {"matplotlib"}
+    monkeypatch.setattr(startup, "programs", lambda: {"bad": ["-c", "import matplotlib"]})
+    assert startup.main(["--repeats", "1"]) == 1
+    with pytest.raises(RuntimeError, match="failed"):
+        startup.start(["-c", "raise SystemExit(3)"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,5 +177,6 @@ def test_bad_settings_are_refused_by_name(arguments, message, monkeypatch):
     with pytest.raises(UserError, match=message):
         train_step.main(arguments)
     if arguments[0] == "--batch_size":
-        with pytest.raises(UserError, match=message):
-            sample.main(arguments)
+        for benchmark in (sample, loader):
+            with pytest.raises(UserError, match=message):
+                benchmark.main(arguments)

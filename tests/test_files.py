@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_write, read_text
+from hbd3lm.files import atomic_folder, atomic_write, read_text
 
 
 def names(folder):
@@ -93,3 +93,44 @@ def test_a_path_below_a_file_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"--data_path: cannot read .*x\.json"):
         read_text(tmp_path / "file" / "x.json", "--data_path")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_is_moved_into_place_whole(tmp_path, there):
+    path = tmp_path / "a" / "folder"
+    if there:
+        path.mkdir(parents=True)
+        (path / "old").write_text("old")
+    with atomic_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+        assert path.exists() == there
+    assert names(path) == ["new"]
+    assert names(path.parent) == ["folder"]
+
+
+@pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_folder_leaves_the_old_one_and_no_rubbish(tmp_path, interruption):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(interruption), atomic_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+        raise interruption
+    assert names(tmp_path) == ["folder"] and names(path) == ["old"]
+
+
+def test_a_folder_that_cannot_be_moved_in_gives_the_old_one_back(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("old")
+    real = os.rename
+
+    def rename(source, target):
+        if str(source).endswith(".tmp"):
+            raise OSError("no")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="no"), atomic_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+    assert names(tmp_path) == ["folder"] and names(path) == ["old"]

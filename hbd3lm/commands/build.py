@@ -280,6 +280,8 @@ class LoadedModel:
 def load_model(cfg: DictConfig) -> LoadedModel:
     """``checkpoint``, or the run folder's best, or its last; with the tokenizer it was trained on.
 
+    ``checkpoint`` may also be a folder that ``hbd3lm export`` wrote.
+
     The network is on the GPU where there is one, unless trainer.accelerator=cpu.
 
     Raises:
@@ -305,16 +307,28 @@ def load_model(cfg: DictConfig) -> LoadedModel:
     return LoadedModel(net, card, objective, tokenizer, path)
 
 
-def load_trained_tokenizer(card: ModelCard, checkpoint: Path, data_dir: str | None):
+def load_trained_tokenizer(
+    card: ModelCard, checkpoint: Path, data_dir: str | None = None
+) -> ProblemTokenizer:
     """The tokenizer saved beside the checkpoint, else by name; refused unless it is the same."""
     from hbd3lm.data.tokenizer import load_tokenizer
 
-    saved = checkpoint.parent.parent / "tokenizer"
+    if checkpoint.is_dir():  # an exported model
+        saved = checkpoint
+        if not (saved / "tokenizer.json").is_file():
+            raise UserError(f"checkpoint: {saved} has no tokenizer.json; export the model again")
+    else:
+        saved = checkpoint.parent.parent / "tokenizer"
     tokenizer = load_tokenizer(saved if saved.is_dir() else card.tokenizer["name"], data_dir)
     if tokenizer.fingerprint != card.tokenizer["fingerprint"]:
         raise UserError(
             f"checkpoint: {checkpoint} was trained with the tokenizer {card.tokenizer['name']!r} "
             f"({card.tokenizer['fingerprint']}), found {tokenizer.fingerprint}; put the run's "
             f"tokenizer folder at {saved}"
+        )
+    if tokenizer.vocab_size != card.model.vocab_size:
+        raise UserError(
+            f"checkpoint: the network in {checkpoint} has {card.model.vocab_size} ids, its "
+            f"tokenizer {tokenizer.vocab_size}; use another checkpoint of that run"
         )
     return tokenizer

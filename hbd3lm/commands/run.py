@@ -33,6 +33,10 @@ FREE_TEXT = ("sampling.question", "sampling.plan")
 def main() -> None:
     """Check the overrides on the command line, then hand over to Hydra."""
     sys.argv[1:] = arguments = [quote_text(argument) for argument in sys.argv[1:]]
+    others = [argument for argument in arguments if not argument.startswith("mode=")]
+    if others and set(others) <= {"-h", "--help"}:
+        print(usage())
+        return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
         status = run_command(lambda: check_overrides(overrides))
@@ -50,15 +54,53 @@ def _hydra_main(cfg: DictConfig) -> None:
         sys.exit(status)
 
 
+def usage() -> str:
+    """What ``--help`` prints: every key with its default and meaning, as the files have them.
+
+    Hydra's own help says less and takes a second.
+    """
+    text = Path(CONFIGS, "config.yaml").read_text(encoding="utf-8")
+    defaults = [d for d in OmegaConf.create(text).defaults if OmegaConf.is_dict(d)]
+    chosen = {group: name for d in defaults for group, name in d.items() if " " not in group}
+    settings = re.split(r"\n(?=\S)", text)
+    lines = [
+        "usage: python main.py KEY=VALUE ...       (or hbd3lm VERB KEY=VALUE ...)",
+        "",
+        "Train, evaluate and sample.",
+        "",
+        "== groups: GROUP=NAME picks a file of hbd3lm/configs/ ==",
+        "",
+    ]
+    for group in sorted(chosen):
+        lines.append(f"{group}: {', '.join(_options(group))}")
+    lines += ["", "== settings and their defaults: KEY=VALUE, e.g. training.max_steps=1000 ==", ""]
+    lines += [s.rstrip() for s in settings if not s.startswith(("#", "defaults:", "hydra:"))]
+    for group, name in sorted(chosen.items()):
+        content = Path(CONFIGS, group, f"{name}.yaml").read_text(encoding="utf-8")
+        lines += ["", f"{group}:", *(f"  {line}" for line in content.splitlines())]
+    lines += ["", "With settings of yours: main.py KEY=VALUE ... --cfg job. Hydra's own flags:",
+              "--hydra-help."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in Path(CONFIGS, group).glob("*.yaml"))
+
+
 def quote_text(override: str) -> str:
     """Quote the text of ``sampling.question=...``: commas and brackets are Hydra's grammar."""
     key, _, value = override.partition("=")
     if key not in FREE_TEXT or value in ("", "null") or value[0] + value[-1] in ('""', "''"):
         return override
+    return f"{key}={quote(value)}"
+
+
+def quote(text: str) -> str:
+    """Any text as a quoted value of Hydra's grammar."""
     # Only a backslash before a quote escapes; "${" would be an interpolation.
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value).replace("${", "\\${")
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", "\\${")
     trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f'{key}="{escaped}{chr(92) * trailing}"'
+    return f'"{escaped}{chr(92) * trailing}"'
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -107,7 +149,7 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         if not separator:
             return f"{override!r} is no override; write KEY=VALUE, e.g. training.max_steps=1000"
         if key in groups:
-            options = sorted(path.stem for path in Path(CONFIGS, key).glob("*.yaml"))
+            options = _options(key)
             if value not in options:
                 return f"{key}={value}: there is no such {key}; choose from {', '.join(options)}"
         elif key not in known:

@@ -453,3 +453,11 @@ DATASETS: dict[str, Sequence[str]] = {
     "embedded": tuple(GSM8K_COUNTS),
 }
 """Names of the data sets, each with its splits."""
+
+
+def published_as(dataset: str) -> tuple[str, str | None]:
+    """A data set's title, and its name on the hub (None: it has none)."""
+    spec = _PUBLISHED.get(dataset)
+    if spec is None:
+        return (f"{dataset} (generated) problems" if dataset in DATASETS else dataset), None
+    return spec.title, spec.repo

@@ -2,11 +2,14 @@
 
 A training checkpoint is Lightning's (optimiser, loops, callbacks) plus one entry of ours,
 ``hbd3lm``: plain values that describe network, layout, objective and tokenizer. Its
-``state_dict`` holds the averaged weights (EMA) whenever training keeps an average.
+``state_dict`` holds the averaged weights (EMA) whenever training keeps an average. A folder that
+``hbd3lm export`` wrote holds the same description in ``config.json`` and those weights in
+``model.safetensors``.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -24,6 +27,8 @@ KEY = "hbd3lm"
 FORMAT = 1
 NET_PREFIX = "net."
 """How the Lightning module names the network in its state dict."""
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+"""What :func:`load_network` reads of an exported folder; the code in it is never run."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,56 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCa
         ) from None
     if not isinstance(content, dict) or KEY not in content:
         raise UserError(f"{what}: {path} is not a checkpoint of hbd3lm")
-    if content[KEY].get("format") != FORMAT:
+    return _read_card(content[KEY], path, what), content
+
+
+def _read_card(values: Any, path: Path, what: str) -> ModelCard:
+    """The card in ``values``, which came from ``path``."""
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{what}: {path} has format {found}, this version reads {FORMAT}")
+    try:
+        return ModelCard.from_dict(values)
+    except (KeyError, TypeError, AttributeError, UserError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{what}: {path} describes no model: {reason}") from None
+
+
+def read_exported(folder: str | Path, what: str = "checkpoint") -> tuple[ModelCard, dict]:
+    """Card and weights, by their names in the network, of a folder that ``hbd3lm export`` wrote.
+
+    Raises:
+        UserError: it is no such folder, or one of its two files is damaged.
+    """
+    folder = Path(folder)
+    config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    if not config.is_file():
+        run = folder / "checkpoints" / "best.ckpt"
+        remedy = str(run) if run.is_file() else "a .ckpt file, or a folder hbd3lm export wrote"
+        raise UserError(f"{what}: {folder} is no exported model (no {CONFIG_FILE}); give {remedy}")
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{what}: {config} is not valid JSON ({error}); export it again") from None
+    if not isinstance(content, dict) or content.get("model_type") != KEY:
+        raise UserError(f"{what}: {config} does not describe a model of hbd3lm")
+    card = _read_card(content.get("card"), config, what)
+    if not weights.is_file():
         raise UserError(
-            f"{what}: {path} has format {content[KEY].get('format')}, this version reads {FORMAT}"
+            f"{what}: {folder} holds no {WEIGHTS_FILE}; weights in other forms are not read, "
+            "since they can carry code: export the model again"
         )
-    return ModelCard.from_dict(content[KEY]), content
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{what}: {weights} is damaged or not in the safetensors format ({error}); export the "
+            "model again"
+        ) from None
+    return card, {name.removeprefix(NET_PREFIX): tensor for name, tensor in tensors.items()}
 
 
 def load_network(
@@ -112,21 +162,36 @@ def load_network(
 ) -> tuple[Transformer, ModelCard]:
     """The network with its averaged weights, in evaluation mode on the CPU, and its card.
 
+    Args:
+        path: a checkpoint file, or a folder written by ``hbd3lm export``.
+
     Raises:
-        UserError: as :func:`read_checkpoint`, or weights that do not fit the described network.
+        UserError: as :func:`read_checkpoint` and :func:`read_exported`, or weights that do not
+            fit the described network.
     """
-    card, content = read_checkpoint(path, what)
-    net = Transformer(card.model, attention)
-    weights = {
-        name.removeprefix(NET_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith(NET_PREFIX)
-    }
+    if Path(path).is_dir():
+        card, weights = read_exported(path, what)
+    else:
+        card, content = read_checkpoint(path, what)
+        weights = {
+            name.removeprefix(NET_PREFIX): tensor
+            for name, tensor in content.get("state_dict", {}).items()
+            if name.startswith(NET_PREFIX)
+        }
     try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(
-            f"{what}: the weights in {path} do not fit the network it describes: "
-            f"{str(error).splitlines()[1].strip()}"
-        ) from None
+        with torch.device("meta"):  # no memory is asked for in the name of a wrong description
+            expected = Transformer(card.model).state_dict()
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{what}: {path} describes an impossible network: {error}") from None
+    for name in sorted(expected.keys() | weights.keys()):
+        there, wanted = (
+            f"{list(t[name].shape)}" if name in t else "nothing" for t in (weights, expected)
+        )
+        if there != wanted:
+            raise UserError(
+                f"{what}: the weights in {path} do not fit the network it describes: {name} is "
+                f"{there}, expected {wanted}"
+            )
+    net = Transformer(card.model, attention)
+    net.load_state_dict(weights)
     return net.eval(), card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -580,6 +581,23 @@ def test_help_and_refusals_load_no_heavy_library(argument, status):
     assert result.returncode in (status, None), result.stderr
     expected = "model: medium, nano, small, tiny" if status == 0 else "did you mean"
     assert expected in result.stdout + result.stderr
+
+
+def test_help_names_every_key_and_its_default():
+    text = run.usage()
+    cfg = compose()
+    for key in [*cfg, *cfg.training, *cfg.data, *cfg.model, *cfg.algo, *cfg.trainer, *cfg.eval]:
+        assert key in ("hydra",) or re.search(rf"^ *{key}:", text, re.M), key
+    assert re.search(r"^  max_steps: 50000 +# raise it", text, re.M)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["mode=train", "-h"]])
+def test_help_is_ours_and_hydras_flags_stay(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(run, "_hydra_main", lambda: print("hydra"))
+    assert main(*arguments) == 0
+    assert "usage: python main.py KEY=VALUE" in capsys.readouterr().out
+    assert main("--hydra-help") == 0
+    assert capsys.readouterr().out == "hydra\n"
 
 
 def test_help_is_quick_and_shows_the_groups():

@@ -555,3 +555,9 @@ def test_the_published_svamp_equations_become_checked_steps(data_dir):
     for problem in problems:
         assert all(map(check_annotation, find_annotations(problem.solution)))
         assert ".0" not in problem.solution
+
+
+def test_data_sets_have_a_title_and_a_name_on_the_hub():
+    assert sources.published_as("gsm8k") == ("GSM8K main", "openai/gsm8k")
+    assert sources.published_as("embedded") == ("embedded (generated) problems", None)
+    assert sources.published_as("of my own") == ("of my own", None)

@@ -1,0 +1,192 @@
+"""Write a trained model as a folder that ``transformers`` and hbd3lm load."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hbd3lm.errors import UserError
+
+if TYPE_CHECKING:
+    from hbd3lm.hub.card import RunFacts
+    from hbd3lm.model.checkpoint import ModelCard
+
+NOT_OF_TRAINING = ("mode", "checkpoint", "sampling", "eval", "hydra")
+"""Settings that say nothing of how a model was trained."""
+_PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[A-Za-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE)
+"""Text that Hydra reads as text without quotes: names, paths, ``32-true``."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, described once."""
+    parser = argparse.ArgumentParser(
+        prog="hbd3lm export",
+        description="Write a trained model as a folder: config, tokenizer, safetensors, the code "
+        "AutoModel needs, and a model card filled from the run.",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FILE",
+        help="checkpoint of a run, e.g. outputs/hierarchical_tiny/checkpoints/best.ckpt",
+    )
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an exported model that is there"
+    )
+    parser.add_argument(
+        "--push_to_hub",
+        metavar="ID",
+        help="then upload the folder to the Hugging Face hub, as USER/NAME (needs `hf auth login`)",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export, print what was written and how to load it. Returns 0."""
+    args = build_parser().parse_args(argv)
+    for line in export(args.checkpoint, args.output_dir, args.overwrite):
+        print(f"note: {line}")
+    print(f"exported: {args.output_dir}")
+    if args.push_to_hub:
+        from hbd3lm.pretrained import upload_folder
+
+        print(f"uploaded: {upload_folder(Path(args.output_dir), args.push_to_hub)}")
+    print(f"next: hbd3lm sample checkpoint={args.output_dir} sampling.question='...'")
+    return 0
+
+
+def export(checkpoint: str | Path, folder: str | Path, overwrite: bool = False) -> list[str]:
+    """Write ``checkpoint`` to ``folder``; what the card could not say, a line each.
+
+    Raises:
+        UserError: no such checkpoint, its tokenizer is not to be had, or ``folder`` is taken.
+    """
+    from hbd3lm.commands.build import load_trained_tokenizer
+    from hbd3lm.hub.card import model_card
+    from hbd3lm.hub.directory import check_target, write_exported
+    from hbd3lm.model.checkpoint import load_network
+
+    checkpoint, folder = Path(checkpoint), Path(folder)
+    if checkpoint.is_dir():
+        raise UserError(
+            f"--checkpoint: {checkpoint} is a folder; give a file, e.g. RUN/checkpoints/best.ckpt"
+        )
+    check_target(folder, overwrite)
+    net, card = load_network(checkpoint, what="--checkpoint")
+    tokenizer = load_trained_tokenizer(card, checkpoint)
+    facts, notes = read_run(checkpoint, card)
+    readme = model_card(card, facts, net.count_parameters())
+    write_exported(folder, net, card, tokenizer, readme, overwrite)
+    return notes
+
+
+def read_run(checkpoint: Path, card: ModelCard) -> tuple[RunFacts, list[str]]:
+    """What the run's folder says of this checkpoint, and what it leaves open, a line each."""
+    from hbd3lm.hub.card import RunFacts
+
+    run, notes = checkpoint.parent.parent, []
+    summary_file = run / "train_summary.json"
+    summary = {}
+    if summary_file.is_file():
+        summary = _read_json(summary_file)
+        if checkpoint.name != "best.ckpt":
+            summary["best_valid_nelbo"] = None  # it is another checkpoint's
+    else:
+        notes.append(f"no {summary_file}; the model card says nothing of the training")
+    results = {}
+    for file in sorted((run / "eval").glob("*.json")):
+        result = _read_json(file)
+        if Path(str(result.get("checkpoint"))).name != checkpoint.name:
+            continue
+        if file.stat().st_mtime < checkpoint.stat().st_mtime:
+            notes.append(f"{file} is older than the checkpoint; left out of the model card")
+        else:
+            results[file.name] = result
+    if not results:
+        notes.append(
+            f"no evaluation of {checkpoint} in {run / 'eval'}; the model card has no results "
+            "(run mode=sample_eval first to have them)"
+        )
+    name = str(card.settings.get("run_name") or checkpoint.stem)
+    command = shlex.join(["python", "main.py", "mode=train", *training_overrides(card.settings)])
+    return RunFacts(name, command, summary, results), notes
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}); remove it or make it anew") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no object; remove it or make it anew")
+    return content
+
+
+# -- the command that repeats a run --------------------------------------------------------------
+
+
+def training_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """The shortest overrides found that make these settings of today's defaults.
+
+    Keys whose default follows another key are only set where that does not give their value.
+    """
+    import hydra
+    from omegaconf import OmegaConf
+
+    from hbd3lm.commands.run import CONFIGS
+
+    def compose(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Leaves as written (``${...}`` not followed) and as resolved."""
+        cfg = hydra.compose("config", overrides=overrides)
+        return tuple(_leaves(OmegaConf.to_container(cfg, resolve=r)) for r in (False, True))
+
+    wanted = _leaves(settings)
+    chosen = []
+    for group in sorted(path.name for path in Path(CONFIGS).iterdir() if path.is_dir()):
+        option = (settings.get(group) or {}).get("name")
+        if option is not None and Path(CONFIGS, group, f"{option}.yaml").is_file():
+            chosen.append(f"{group}={option}")
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
+        defaults = compose([])[1]
+        chosen = [
+            c for c in chosen if defaults.get(f"{c.partition('=')[0]}.name") != c.split("=")[1]
+        ]
+        for follow in (False, True):
+            raw, resolved = compose(chosen)
+            for key, value in resolved.items():
+                if key.split(".")[0] in NOT_OF_TRAINING or wanted.get(key, value) == value:
+                    continue
+                if follow or "${" not in str(raw[key]):
+                    chosen.append(f"{key}={_override_value(wanted[key])}")
+    return chosen
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def _override_value(value: Any) -> str:
+    """A value as Hydra's grammar wants it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_override_value, value))}]"
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        from hbd3lm.commands.run import quote
+
+        return quote(value)
+    return str(value)

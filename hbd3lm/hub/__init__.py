@@ -1,0 +1,1 @@
+"""The exported model directory: what is written, and the code in it that transformers runs."""
