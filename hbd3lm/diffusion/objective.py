@@ -73,12 +73,9 @@ def negative_log_likelihood(net: Transformer, batch: Batch) -> Tensor:
 
 def count_real_tokens(documents: Sequence[Document], layout: Layout) -> Tensor:
     """[documents, segments] text and end tokens; fill is predicted but not counted."""
-    return torch.tensor(
-        [
-            [int((d.real & (d.segment == s)).sum()) for s in range(len(layout.segments))]
-            for d in documents
-        ]
-    )
+    n_segments = len(layout.segments)
+    counts = [np.bincount(d.segment[d.real], minlength=n_segments) for d in documents]
+    return torch.from_numpy(np.stack(counts))
 
 
 def _piece(ids: np.ndarray, position: np.ndarray, document: int, noisy: bool, block) -> Piece:
@@ -160,26 +157,30 @@ class BlockDiffusion:
         self, index: int, document: Document, noise: Noise, segments, with_question: bool
     ) -> tuple[Piece, Piece]:
         """The clean and the noisy tokens of one document that belong to some segments."""
-        mine = np.isin(document.segment, list(segments))
         # Tokens that no prediction reads are left out: noisy blocks without a mask, which only
         # they themselves see, and the clean copy of the last block, which no later one follows.
-        asked = mine & np.isin(document.block, document.block[noise.masked])
-        read = mine & (document.block < document.n_blocks)
+        has_mask = np.zeros(document.n_blocks + 1, dtype=bool)
+        has_mask[document.block[noise.masked]] = True
+        asked, read = has_mask[document.block], document.block < document.n_blocks
+        if len(segments) < len(self.layout.segments):
+            mine = np.isin(document.segment, list(segments))
+            asked, read = asked & mine, read & mine
+        asked, read = np.flatnonzero(asked), np.flatnonzero(read)
         n_question = len(document.question)
-        position = n_question + np.arange(len(document.targets))
-        x_t = np.where(noise.masked, self.mask_id, document.targets)
-        noisy = _piece(x_t[asked], position[asked], index, True, document.block[asked])
+        targets, block = document.targets[asked], document.block[asked]
+        x_t = np.where(noise.masked[asked], self.mask_id, targets)
+        noisy = _piece(x_t, n_question + asked, index, True, block)
         noisy |= {
-            "target": document.targets[asked],
+            "target": targets,
             "weight": noise.weight[asked],
             "segment": document.segment[asked],
         }
         x_0, block = document.targets[read], document.block[read]
         if not with_question:
-            return _piece(x_0, position[read], index, False, block), noisy
+            return _piece(x_0, n_question + read, index, False, block), noisy
         clean = _piece(
             np.concatenate([document.question, x_0]),
-            np.concatenate([np.arange(n_question), position[read]]),
+            np.concatenate([np.arange(n_question), n_question + read]),
             index,
             False,
             np.concatenate([np.zeros(n_question, dtype=np.int64), block]),

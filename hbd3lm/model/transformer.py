@@ -56,10 +56,17 @@ class Past(NamedTuple):
         return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMSNorm in the dtype of its input: mixed dtypes have no fused kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.type_as(x), self.eps)
+
+
 def make_norm(config: ModelConfig, dim: int) -> nn.Module:
     if config.norm == "layernorm":
         return nn.LayerNorm(dim, eps=config.norm_eps, bias=False)
-    return nn.RMSNorm(dim, eps=config.norm_eps)
+    return RMSNorm(dim, eps=config.norm_eps)
 
 
 def rotary_tables(position: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
@@ -94,8 +101,8 @@ class Attention(nn.Module):
         self.wkv = nn.Linear(config.dim, 2 * widths[1], bias=config.attention_bias)
         self.wo = nn.Linear(widths[0], config.dim, bias=False)
         if config.qk_norm:
-            self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
-            self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+            self.q_norm = RMSNorm(self.head_dim, eps=config.norm_eps)
+            self.k_norm = RMSNorm(self.head_dim, eps=config.norm_eps)
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
