@@ -45,6 +45,9 @@ MAX_WORDS = 90  # about 100 tokens; longer plans are told with fewer details:
 # are operands named without what they count? from which word on may a purpose be cut off? (The
 # last step keeps all of its own.) If that is not enough, the longest purposes are left out.
 _DETAIL = ((False, 99), (False, 8), (True, 8), (True, 5))
+# Characters of a question or a solution that are read (the longest of GSM8K has 1,228), and those
+# around a value that may name it, and steps told: the time grows faster than the text.
+MAX_CHARACTERS, MAX_STEPS, _WINDOW = 20_000, 100, 1_000
 
 
 class RulesPlanner:
@@ -72,8 +75,16 @@ class RulesPlanner:
 
 
 def plan_problem(problem: Problem) -> tuple[str, str]:
-    """The plan of one problem and what it was read off (see :attr:`RulesPlanner.sources`)."""
-    steps = read_steps(problem.solution)
+    """The plan of one problem and what it was read off (see :attr:`RulesPlanner.sources`).
+
+    Of an overlong question or solution the first ``MAX_CHARACTERS`` and ``MAX_STEPS`` are read.
+    """
+    problem = replace(
+        problem,
+        question=problem.question[:MAX_CHARACTERS],
+        solution=problem.solution[:MAX_CHARACTERS],
+    )
+    steps = read_steps(problem.solution)[:MAX_STEPS]
     if not steps:
         return _plan_from_question(problem.question), "question"
     plan = _tell(steps, problem)
@@ -773,7 +784,8 @@ def _read_givens(question: str) -> list[Given]:
             text = re.sub(rf"\b{re.escape(word)}\b", str(value), text)
     givens = []
     for match in _QUANTITY.finditer(text):
-        before, after = text[: match.start()], text[match.end() :]
+        before = text[max(0, match.start() - _WINDOW) : match.start()]
+        after = text[match.end() : match.end() + _WINDOW]
         if match["relation"]:
             kind, value = _RELATIONS[match["relation"].lower()]
             name = "the given fraction" if kind == "fraction" else "the given multiple"
