@@ -445,7 +445,7 @@ def _find_leakage(examples: list[Example], executions: list[str]) -> Leakage:
             in_digits.append(example.id)
         if answer & words:
             in_words.append(example.id)
-        intermediate = _results(execution) - answer
+        intermediate = results_of(execution) - answer
         held = intermediate & (digits | words)
         results += len(intermediate)
         results_in_plans += len(held)
@@ -456,7 +456,7 @@ def _find_leakage(examples: list[Example], executions: list[str]) -> Leakage:
     )
 
 
-def _results(execution: str) -> set:
+def results_of(execution: str) -> set:
     """The distinct values written right after an ``=`` (a currency sign may come between)."""
     return {
         number_value(execution[start:end])

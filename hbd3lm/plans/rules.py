@@ -321,9 +321,7 @@ def _equations(line: str) -> Iterator[_Equation]:
         expression = parse_expression(written) if signs else None
         if expression is not None:
             end = match.end()
-            yield _Equation(
-                expression, match["value"], before, written, _mark(match["value"]), end
-            )
+            yield _Equation(expression, match["value"], before, written, _mark(match["value"]), end)
 
 
 def _steps_of_line(line: str) -> list[Step]:

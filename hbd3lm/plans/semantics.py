@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from hbd3lm.data.annotations import strip_annotations
 from hbd3lm.plans.numbers import count_spelled_numbers
 from hbd3lm.plans.rules import MAX_CHARACTERS, Expression, Number, Sum, parse_steps
+from hbd3lm.plans.wording import word_set
 
 # A fraction or percentage of something: a product or a quotient, the plan does not say which.
 SCALE = "scale"
@@ -193,10 +195,10 @@ def compare_operations(said: tuple[str, ...], done: tuple[str, ...]) -> Agreemen
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # Words without a subject of their own; sharing them says nothing.
-STOP_WORDS = frozenset(
+STOP_WORDS = word_set(
     "a an and are as at be been by did do does each for from had has have he her his how i if in "
     "into is it its many more much of on or per she than that the their them then there they this "
-    "to was we were what when which who will with you your".split()
+    "to was we were what when which who will with you your"
 )
 
 
@@ -259,7 +261,7 @@ def measure_diversity(plans: Iterable[str]) -> Diversity:
         largest=(most, plans[keys.index(key)] if most else ""),
         entropy=abs(bits) / math.log2(len(keys)) if len(keys) > 1 else math.nan,
         distinct_1=_distinct(word for text in words for word in text),
-        distinct_2=_distinct(pair for text in words for pair in zip(text, text[1:])),
+        distinct_2=_distinct(pair for text in words for pair in pairwise(text)),
         openings=_distinct(tuple(text[:5]) for text in words),
     )
 
@@ -290,7 +292,7 @@ class Semantics:
         shared: share of each plan's content words that its solution holds too, [examples]; NaN
             where the plan has none.
         repeats: how many plans of the set share each plan's key, itself included; 0 if blank.
-        readable: bool [examples], whether a calculation of the solution could be read.
+        said, done: operations of each plan and each solution; empty where none could be read.
         agreements: of each example; None where plan or solution names no operation.
         diversity: of the set.
     """
@@ -299,7 +301,8 @@ class Semantics:
     spelled: np.ndarray
     shared: np.ndarray
     repeats: np.ndarray
-    readable: np.ndarray
+    said: tuple[tuple[str, ...], ...]
+    done: tuple[tuple[str, ...], ...]
     agreements: tuple[Agreement | None, ...]
     diversity: Diversity
 
@@ -337,7 +340,8 @@ class Semantics:
                 "distinct_openings": self.diversity.openings,
             },
             "operation_agreement": {
-                "solutions_with_readable_calculations": int(self.readable.sum()),
+                "solutions_with_readable_calculations": sum(map(bool, self.done)),
+                "plans_that_name_operations": sum(map(bool, self.said)),
                 "compared": self.compared,
                 "exact": self.agreement("exact"),
                 "same_in_any_order": self.agreement("same"),
@@ -352,16 +356,16 @@ def analyze_semantics(examples: Iterable[Example]) -> Semantics:
     plans = [example.plan for example in examples]
     keys = [plan_key(plan) if plan.strip() else None for plan in plans]
     counts = Counter(keys)
-    done = [solution_operations(example.execution) for example in examples]
+    said = tuple(plan_operations(plan) for plan in plans)
+    done = tuple(solution_operations(example.execution) for example in examples)
     return Semantics(
         ids=tuple(example.id for example in examples),
         spelled=np.array([count_spelled_numbers(plan) for plan in plans], dtype=np.int64),
         shared=np.array([shared_words(e.plan, e.execution) for e in examples]),
         repeats=np.array([counts[key] if key is not None else 0 for key in keys], dtype=np.int64),
-        readable=np.array([bool(kinds) for kinds in done]),
-        agreements=tuple(
-            compare_operations(plan_operations(plan), kinds) for plan, kinds in zip(plans, done)
-        ),
+        said=said,
+        done=done,
+        agreements=tuple(map(compare_operations, said, done)),
         diversity=measure_diversity(plans),
     )
 
