@@ -382,13 +382,13 @@ def _print_comparison(
 
     from hbd3lm.report.plan_page import difference_cells
 
-    table = _table("Comparison", "", "this", "other", "this - other", "95% interval")
+    table = _table("Comparison", "", "problems", "this", "other", "this - other", "95% interval")
     for row in comparison.rows:
         style = "bold" if row.clear else ""
         table.add_row(*(Text(cell, style) for cell in difference_cells(row)))
     for verdict, theirs in zip(plans.metrics.verdicts, other.metrics.verdicts):
         marks = ("✓ PASS" if kept.passed else "✗ FAIL" for kept in (verdict, theirs))
-        table.add_row(f"threshold: {verdict.threshold.label}", *marks, "", "")
+        table.add_row(f"threshold: {verdict.threshold.label}", "", *marks, "", "")
     console.print(table)
     note = f"{comparison.method}; bold: the interval leaves out zero"
     console.print(

@@ -89,7 +89,7 @@ _MEASURES: tuple[tuple[str, str, str, _Values], ...] = (
     ("abstraction_rate", "plans with 0-2 numbers, words counted", _SHARE, _abstract),
     ("empty", "plans without text", _SHARE, lambda p: (~p.metrics.plan.filled).astype(float)),
     ("answer_leakage", "final answer in the plan", _SHARE, _leaks),
-    ("words_in_solution", "plan words found in the solution", _MEAN, lambda p: p.semantics.shared),
+    ("words_in_solution", "plan words found in the solution", _SHARE, lambda p: p.semantics.shared),
     (
         "repeated",
         "plans that another problem shares",
@@ -113,7 +113,7 @@ class Difference:
 
     Attributes:
         key, label: its name for programs and for people.
-        unit: ``share`` or ``mean``.
+        unit: ``share`` (to be shown in percent) or ``mean``.
         this, other: the value of either set, over ``counts`` examples; NaN if it has none.
         difference: this - other, with its bootstrap 95% interval ``low`` to ``high``.
     """

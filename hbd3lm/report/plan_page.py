@@ -316,7 +316,7 @@ def _tables(plans: PlanSet) -> dict[str, Table]:
 
 
 def _comparison(comparison: Comparison, names: Sequence[str]) -> dict[str, Any]:
-    headers = ("", *names, "difference", "95% interval")
+    headers = ("", "problems", *names, "difference", "95% interval")
     return {
         "method": comparison.method,
         "names": names,
@@ -326,7 +326,9 @@ def _comparison(comparison: Comparison, names: Sequence[str]) -> dict[str, Any]:
 
 
 def difference_cells(row: Difference) -> tuple[str, ...]:
-    """A row of a comparison as texts: label, both values, difference, interval."""
+    """A row of a comparison as texts: label, examples, both values, difference, interval."""
+    ours, theirs = row.counts
+    counts = f"{ours:,}" if ours == theirs else f"{ours:,} / {theirs:,}"
     if row.unit == "share":
         values = (_percent(row.this), _percent(row.other))
         change = (
@@ -339,8 +341,8 @@ def difference_cells(row: Difference) -> tuple[str, ...]:
         change = tuple(_signed(value, 2) for value in (row.difference, row.low, row.high))
         suffix = ""
     if math.isnan(row.difference):
-        return (row.label, *values, "-", "-")
-    return (row.label, *values, change[0] + suffix, f"{change[1]} to {change[2]}{suffix}")
+        return (row.label, counts, *values, "-", "-")
+    return (row.label, counts, *values, change[0] + suffix, f"{change[1]} to {change[2]}{suffix}")
 
 
 def _share_row(label: str, count: int, total: int) -> tuple[str, ...]:

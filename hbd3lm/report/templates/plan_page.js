@@ -336,7 +336,7 @@
       : entry.plan === undefined ? part("Plan", plan, "plan", problem.marks)
       : part("Plan, edited", plan, "plan", digits(plan));
     const place = (current + 1).toLocaleString("en") + " of " + shown.length.toLocaleString("en");
-    card.replaceChildren(
+    card.replaceChildren(...[
       el("header", {}, el("h3", { dir: "auto" }, visible(problem.id.slice(0, 300))),
         entry.verdict ? el("strong", { class: entry.verdict }, SIGNS[entry.verdict]) : null,
         el("span", { class: "place" }, place)),
@@ -356,7 +356,7 @@
         button("Undo", "u", { disabled: editing || !undo.length }, takeBack),
         el("span", { class: "end" },
           button("Previous", "k", { disabled: editing || current === 0 }, () => go(current - 1)),
-          button("Next", "j", { disabled: editing || current === shown.length - 1 }, () => go(current + 1)))));
+          button("Next", "j", { disabled: editing || current === shown.length - 1 }, () => go(current + 1))))].filter((child) => child !== null));
   }
 
   function editor(plan) {
@@ -434,7 +434,7 @@
   for (const id of ["size", "seed"]) $(id).addEventListener("change", () => { if (sample) draw(); });
   $("inspect").addEventListener("click", () => {
     draw();
-    $("problems").scrollIntoView();
+    document.querySelector(".state").scrollIntoView();
     list.focus({ preventScroll: true });
   });
   $("save").addEventListener("click", save);
