@@ -59,6 +59,7 @@ def page_of(folder: Path, *more: object) -> None:
 def context(browser):
     """A browser profile of its own: nothing kept from another test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(15_000)
     yield context
     context.close()
 
@@ -126,7 +127,7 @@ def test_filters_and_search_narrow_the_list(context, files):
     page.reload()
     page.keyboard.press("/")
     page.keyboard.type("natalia sold")
-    page.wait_for_function("document.querySelectorAll('.row').length === 1")
+    page.locator("#inspected", has_text="0 of 1 inspected").wait_for()
     assert names(page) == ["gsm8k_train_0"]
     page.get_by_label("Search").fill("no such words anywhere")
     page.get_by_text("No problem fits these filters.").wait_for()
@@ -219,7 +220,7 @@ def test_a_saved_review_is_loaded_elsewhere_and_one_of_other_plans_is_not(
     other = browser.new_context()
     page = open_page(other, files / "plans.html")
     page.set_input_files("#file", review)
-    page.wait_for_function("document.getElementById('inspected').textContent.startsWith('1 of')")
+    page.locator("#inspected", has_text="1 of 120 inspected").wait_for()
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps(json.loads(review.read_text()) | {"fingerprint": "0"}))
     page.set_input_files("#file", wrong)

@@ -411,7 +411,7 @@
   data.faults.forEach(([, label, explanation], index) => {
     const count = problems.filter((problem) => problem.faults.includes(index)).length;
     const chip = el("button", { type: "button", class: "chip", "aria-pressed": "false", title: explanation, disabled: !count },
-      label, el("span", { class: "n" }, count.toLocaleString("en")));
+      label + " ", el("span", { class: "n" }, count.toLocaleString("en")));
     chip.addEventListener("click", () => {
       if (!pressed.delete(index)) pressed.add(index);
       chip.setAttribute("aria-pressed", String(pressed.has(index)));
