@@ -229,8 +229,8 @@ def test_the_page_lies_beside_the_figure_unless_told_otherwise(data, tmp_path):
 
 
 def test_the_page_holds_its_figure_even_where_none_is_drawn(data, tmp_path):
-    page = tmp_path / "page.html"
-    run("--data_path", data, "--no_plot", "--output_page", page, "--output_json", tmp_path / "m.json")
+    page, out = tmp_path / "page.html", tmp_path / "m.json"
+    run("--data_path", data, "--no_plot", "--output_page", page, "--output_json", out)
     assert "data:image/png;base64,iVBOR" in page.read_text(encoding="utf-8")
 
 

@@ -88,7 +88,7 @@ def test_outputs_that_would_destroy_or_cannot_be_are_refused(files, output, mess
 
 
 def test_a_review_of_an_older_version_is_refused_and_nothing_is_written(files):
-    write_examples(files / "plans.json", EXAMPLES[:3] + [HierarchicalExample(*"dQPE1")])
+    write_examples(files / "plans.json", [*EXAMPLES[:3], HierarchicalExample(*"dQPE1")])
     with pytest.raises(UserError, match="fingerprints differ"):
         main(arguments(files))
     assert sorted(path.name for path in files.iterdir()) == ["plans.json", "review.json"]

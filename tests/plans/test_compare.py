@@ -46,9 +46,7 @@ def test_a_difference_that_is_the_same_everywhere_has_no_spread_if_paired():
     found = compare_plans(plans([text + "now" for text in first]), plans(first))
     words = rows(found)["words"]
     assert (words.difference, words.low, words.high) == (1, 1, 1) and words.clear
-    apart = compare_plans(
-        plans([text + "now" for text in first], "a"), plans(first, "b")
-    )
+    apart = compare_plans(plans([text + "now" for text in first], "a"), plans(first, "b"))
     words = rows(apart)["words"]
     assert not apart.paired and "unpaired" in apart.method
     assert words.difference == 1 and words.low < 0 < words.high and not words.clear

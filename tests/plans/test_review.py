@@ -59,7 +59,7 @@ def test_nothing_left_is_refused():
 def test_other_examples_and_unknown_ids_are_refused():
     with pytest.raises(UserError, match="fingerprints differ"):
         apply_review(EXAMPLES, Review("0" * 64, {"a": ("good", None)}))
-    with pytest.raises(UserError, match="no example with the id 'z'.*nor 1 others"):
+    with pytest.raises(UserError, match=r"no example with the id 'z'.*nor 1 others"):
         apply_review(EXAMPLES, Review(MARK, {"z": ("good", None), "y": ("bad", None)}))
 
 

@@ -33,7 +33,7 @@ def write(tmp_path, examples, **more) -> str:
 
 
 def data(html: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*)</script>', html)[1])
+    return json.loads(re.search(r'type="application/json" id="data">(.*)</script>', html)[1])
 
 
 def faults(problem: dict) -> list[str]:

@@ -355,7 +355,7 @@
         button("Edit", "e", { disabled: editing }, edit),
         button("Undo", "u", { disabled: editing || !undo.length }, takeBack),
         el("span", { class: "end" },
-          button("Previous", "k", { disabled: editing || current === 0 }, () => go(current - 1)),
+          button("Back", "k", { disabled: editing || current === 0 }, () => go(current - 1)),
           button("Next", "j", { disabled: editing || current === shown.length - 1 }, () => go(current + 1))))].filter((child) => child !== null));
   }
 
