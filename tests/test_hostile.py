@@ -58,6 +58,13 @@ def test_nothing_that_steers_a_terminal_is_printed(analysed):
     assert "[bold red]9[/bold red] [/]" in printed.replace("\n", " ")
 
 
+def test_the_look_at_tokens_prints_them_harmlessly(analysed, capsys):
+    folder, _ = analysed
+    assert cli.main(["lengths", "--data_path", str(folder / "plans.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "\\x1b[31mRed" in printed and not STEERING.search(printed)
+
+
 def test_hostile_ids_plans_and_executions_are_printed_harmlessly(tmp_path, capsys):
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows()), encoding="utf-8")
