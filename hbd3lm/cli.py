@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hbd3lm.errors import run_command
@@ -27,11 +28,14 @@ VERBS: dict[str, Verb] = {
         "the whole pipeline, small, in minutes; ends in one HTML page", "hbd3lm.commands.quickstart"
     ),
     "plans": Verb("write an abstract plan for every problem", "hbd3lm.commands.generate_plans"),
-    "merge_plans": Verb(
+    "plans merge": Verb(
         "join the plan files of several shards into one", "hbd3lm.commands.merge_plans"
     ),
+    "plans apply-review": Verb(
+        "merge the verdicts saved by the page of analyze", "hbd3lm.commands.apply_review"
+    ),
     "analyze": Verb(
-        "measure how abstract plans are; table, figure, JSON", "hbd3lm.commands.analyze_plans"
+        "measure and look at plans: table, figure, JSON, page", "hbd3lm.commands.analyze_plans"
     ),
     "lengths": Verb(
         "show a data file as tokens, or measure token lengths", "hbd3lm.commands.token_lengths"
@@ -69,13 +73,23 @@ def usage() -> str:
     return "\n".join(lines)
 
 
+def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb ``words`` begins with, and the rest: the longest that fits, of two words or one.
+
+    A verb that does not exist is returned as typed.
+    """
+    two = " ".join(words[:2])
+    size = 2 if len(words) > 1 and two in VERBS else 1
+    return " ".join(words[:size]), list(words[size:])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the verb ``argv`` begins with. Returns the exit status; 2 for an unknown verb."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv:
         print(usage(), file=sys.stderr)
         return 2
-    name, *rest = argv
+    name, rest = find_verb(argv)
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -91,6 +105,12 @@ def main(argv: list[str] | None = None) -> int:
         near = difflib.get_close_matches(name, VERBS, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(VERBS)}"
         print(f"error: hbd3lm has no verb {name!r}{hint}", file=sys.stderr)
+        return 2
+    further = [verb for verb in VERBS if verb.startswith(f"{name} ")]
+    if further and rest and not rest[0].startswith("-"):
+        verbs = ", ".join(further)
+        print(f"error: hbd3lm has no verb {f'{name} {rest[0]}'!r}; choose from {name}, {verbs}",
+              file=sys.stderr)  # fmt: skip
         return 2
     module = VERBS[name].module
     if module is not None:

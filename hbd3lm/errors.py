@@ -1,7 +1,8 @@
-"""The one exception a user is meant to read, and the one place that prints it."""
+"""The one exception a user is meant to read, the one place that prints it, and safe printing."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -14,6 +15,17 @@ class UserError(Exception):
     """
 
 
+# Control characters but line ends and tabs, what turns the direction of text, half characters.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: what would steer it is spelled out, ``\\x1b`` or ``\\u202e``."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def run_command(main: Callable[[], int | None]) -> int:
     """Run ``main`` and turn a :class:`UserError` into one message on stderr and status 1.
 
@@ -22,7 +34,7 @@ def run_command(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -17,7 +17,7 @@ main(["--help"])
 for name, verb in VERBS.items():
     if verb.module:
         with contextlib.suppress(SystemExit):
-            main([name, "--help"])
+            main([*name.split(), "--help"])
 heavy = {"torch", "lightning", "transformers", "datasets", "matplotlib", "hydra", "tokenizers"}
 sys.exit(f"--help imports {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
 """
@@ -31,7 +31,7 @@ def test_help_lists_every_verb_on_a_line_of_its_own(capsys):
     assert cli.main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name, verb in cli.VERBS.items():
-        assert [line for line in lines if line.split()[:1] == [name] and verb.summary in line]
+        assert [line for line in lines if line.startswith(f"  {name} ") and verb.summary in line]
     assert all(len(line) <= 100 for line in lines)
 
 
@@ -95,3 +95,18 @@ def test_module_and_console_script_are_the_same_program():
         text=True,
     )
     assert run.stdout.startswith("hbd3lm ")
+
+
+def test_the_longest_verb_that_fits_is_taken():
+    assert cli.find_verb(["plans", "apply-review", "--bad", "keep"]) == (
+        "plans apply-review", ["--bad", "keep"],
+    )  # fmt: skip
+    assert cli.find_verb(["plans", "--split", "test"]) == ("plans", ["--split", "test"])
+    assert cli.find_verb(["plans"]) == ("plans", [])
+
+
+def test_a_misspelt_second_word_is_refused_with_the_choices(capsys):
+    assert cli.main(["plans", "aply-review"]) == 2
+    assert "no verb 'plans aply-review'; choose from plans, plans apply-review" in (
+        capsys.readouterr().err
+    )

@@ -116,11 +116,12 @@ def check_verb(words: list[str]) -> None:
     """``hbd3lm VERB ...``"""
     if words and words[0] in ("--help", "--version"):
         return
-    module = cli.VERBS[words[0]].module
+    name, rest = cli.find_verb(words)
+    module = cli.VERBS[name].module
     if module is None:
-        check_settings([f"mode={words[0]}", *words[1:]])
+        check_settings([f"mode={name}", *rest])
     else:
-        check_flags(parser_of(module), words[1:])
+        check_flags(parser_of(module), rest)
 
 
 def check_script(words: list[str], variables: list[str]) -> None:

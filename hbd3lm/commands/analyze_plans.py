@@ -1,4 +1,4 @@
-"""Report how abstract the plans of a data file are: tables, a figure and a metrics JSON."""
+"""Report how abstract the plans of a data file are: tables, a figure, a page, a metrics JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import math
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hbd3lm.errors import UserError
+from hbd3lm.errors import UserError, printable
 from hbd3lm.files import atomic_write
 
 if TYPE_CHECKING:
@@ -20,16 +21,20 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.plans.compare import Comparison, PlanSet
     from hbd3lm.plans.quality import PlanMetrics
+    from hbd3lm.plans.semantics import Semantics
 
 _PIPED_WIDTH = 100  # columns, where no terminal says how many it has
+_PRINTED = 4_000  # characters printed of one text; the page shows all of it
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, described once."""
     parser = argparse.ArgumentParser(
         prog="analyze_gsm8k_plans.py",
-        description="Analyse how abstract plans are: numbers, operations, lengths, answer leakage. "
+        description="Analyse how abstract plans are: numbers, operations, lengths, answer leakage, "
+        "and write a page to read and judge them problem by problem. "
         "Reads the output of generate_gsm8k_plans.py and the per-problem records of an evaluation.",
     )
     parser.add_argument(
@@ -53,12 +58,27 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the metrics (default: the name of the figure, ending in .json)",
     )
-    parser.add_argument("--no_plot", action="store_true", help="draw no figure")
+    parser.add_argument(
+        "--output_page",
+        metavar="FILE",
+        help="one HTML file with everything, to read and judge the plans in a browser "
+        "(default: the name of the figure, ending in .html; none with --no_plot)",
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="FILE",
+        help="a second plan file to set beside this one: other planner, other prompt, before a "
+        "change",
+    )
+    parser.add_argument(
+        "--no_plot", action="store_true", help="draw no figure, and no page unless --output_page"
+    )
+    parser.add_argument("--no_page", action="store_true", help="write no page")
     parser.add_argument(
         "--seed",
         type=_count,
         default=0,
-        help="of the confidence intervals and of the problems printed (default: %(default)s)",
+        help="of the confidence intervals and of the problems chosen (default: %(default)s)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 if a threshold is missed"
@@ -75,27 +95,89 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     from hbd3lm.data.records import read_examples
-    from hbd3lm.plans.quality import analyze_examples
+    from hbd3lm.plans.compare import compare_plans, measure_plans
+    from hbd3lm.plans.quality import finite
     from hbd3lm.report.style import figure_format
 
-    plot = None if args.no_plot else Path(args.output_plot)
-    json_path = Path(args.output_json or Path(args.output_plot).with_suffix(".json"))
+    plot, json_path, page = _outputs(args)
     if plot is not None:
         figure_format(plot)
-        _refuse_overwrite(plot, args.data_path, "--output_plot")
-    _refuse_overwrite(json_path, args.data_path, "--output_json")
 
     examples = read_examples(args.data_path)
-    metrics = analyze_examples(examples, seed=args.seed)
+    plans = measure_plans(examples, seed=args.seed)
+    metrics = plans.metrics
+    report = {"data_path": args.data_path, **metrics.to_dict()}
+    report["semantics"] = finite(plans.semantics.to_dict())
+    other = None
+    if args.compare:
+        their_plans = measure_plans(read_examples(args.compare, "--compare"), seed=args.seed)
+        comparison = compare_plans(plans, their_plans, seed=args.seed)
+        other = (their_plans, comparison, args.compare)
+        report["comparison"] = {
+            "compare": args.compare,
+            "other_thresholds": their_plans.metrics.to_dict()["thresholds"],
+            **comparison.to_dict(),
+        }
 
     # The files first: they are complete even if nobody reads the printout to its end.
-    _write_json({"data_path": args.data_path, **metrics.to_dict()}, json_path)
+    _write_json(report, json_path)
     if plot is not None:
         from hbd3lm.report.plan_figure import draw_plan_figure
 
         draw_plan_figure(metrics, plot, source=args.data_path)
-    _print_all(metrics, examples, args, [path for path in (plot, json_path) if path is not None])
+    if page is not None:
+        _write_page(plans, page, plot, args, other)
+    _print_all(plans, other, args, [path for path in (plot, json_path, page) if path is not None])
     return 1 if args.strict and not metrics.passed else 0
+
+
+def _outputs(args: argparse.Namespace) -> tuple[Path | None, Path, Path | None]:
+    """Where figure, metrics and page go; None: nowhere."""
+    plot = None if args.no_plot else Path(args.output_plot)
+    json_path = Path(args.output_json or Path(args.output_plot).with_suffix(".json"))
+    page = Path(args.output_page) if args.output_page else None
+    if args.no_page and page is not None:
+        raise UserError(f"--output_page {page} and --no_page contradict each other; give one")
+    if page is None and plot is not None and not args.no_page:
+        page = plot.with_suffix(".html")
+    named = {"--output_plot": plot, "--output_json": json_path, "--output_page": page}
+    taken: dict[Path, str] = {}
+    for flag, path in named.items():
+        if path is None:
+            continue
+        for data in filter(None, (args.data_path, args.compare)):
+            if path.resolve() == Path(data).resolve():
+                raise UserError(
+                    f"{flag}: {path} is the data itself; choose another name with {flag}"
+                )
+        if path.resolve() in taken:
+            raise UserError(f"{flag}: {path} is {taken[path.resolve()]}, too; choose another name")
+        taken[path.resolve()] = flag
+    return plot, json_path, page
+
+
+def _write_page(
+    plans: PlanSet,
+    page: Path,
+    plot: Path | None,
+    args: argparse.Namespace,
+    other: tuple[PlanSet, Comparison, str] | None,
+) -> None:
+    from hbd3lm.report.page import picture
+    from hbd3lm.report.plan_figure import draw_plan_figure
+    from hbd3lm.report.plan_page import write_plan_page
+
+    alt = (
+        "Four panels: distribution of numbers, operations by kind, lengths, and numbers of plan "
+        "against execution; the tables below hold their values."
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        figure = plot
+        if plot is None or plot.suffix.lower() != ".png":
+            figure = Path(folder) / "figure.png"
+            draw_plan_figure(plans.metrics, figure, source=args.data_path)
+        panels = picture(figure, alt)
+    write_plan_page(page, plans, panels, data_path=args.data_path, seed=args.seed, other=other)
 
 
 def _count(text: str) -> int:
@@ -103,11 +185,6 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
-
-
-def _refuse_overwrite(output: Path, data_path: str, flag: str) -> None:
-    if output.resolve() == Path(data_path).resolve():
-        raise UserError(f"{flag}: {output} is the data itself; choose another name with {flag}")
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:
@@ -123,8 +200,8 @@ def _write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def _print_all(
-    metrics: PlanMetrics,
-    examples: Sequence[HierarchicalExample],
+    plans: PlanSet,
+    other: tuple[PlanSet, Comparison, str] | None,
     args: argparse.Namespace,
     written: Sequence[Path],
 ) -> None:
@@ -135,9 +212,9 @@ def _print_all(
         console.width = _PIPED_WIDTH
     # Rendered in full first: a reader that hangs up ("| head") then cuts a single write short.
     with console.capture() as capture:
-        _print_report(console, metrics, examples, args)
+        _print_report(console, plans, other, args)
         for path in written:
-            console.print(f"written: {path}", markup=False, soft_wrap=True)
+            console.print(printable(f"written: {path}"), markup=False, soft_wrap=True)
     try:
         sys.stdout.write(capture.get())
         sys.stdout.flush()
@@ -148,12 +225,13 @@ def _print_all(
 
 def _print_report(
     console: Console,
-    metrics: PlanMetrics,
-    examples: Sequence[HierarchicalExample],
+    plans: PlanSet,
+    other: tuple[PlanSet, Comparison, str] | None,
     args: argparse.Namespace,
 ) -> None:
+    metrics = plans.metrics
     title = f"Plan analysis of {args.data_path}: {len(metrics):,} examples"
-    console.print(title, style="bold", markup=False, soft_wrap=True)
+    console.print(printable(title), style="bold", markup=False, soft_wrap=True)
     if metrics.empty_ids:
         console.print(
             f"warning: plans without text: {len(metrics.empty_ids)} ({_some(metrics.empty_ids)}); "
@@ -165,7 +243,10 @@ def _print_report(
     _print_categories(console, metrics)
     _print_thresholds(console, metrics)
     _print_leakage(console, metrics)
-    _print_examples(console, metrics, examples, args)
+    _print_semantics(console, plans.semantics)
+    if other:
+        _print_comparison(console, plans, *other, this_path=args.data_path)
+    _print_examples(console, metrics, plans.examples, args)
 
 
 def _table(title: str, *columns: str) -> Any:
@@ -263,6 +344,58 @@ def _print_leakage(console: Console, metrics: PlanMetrics) -> None:
         console.print(f"answer in the plan: {_some(leakage.answer_ids)}\n", markup=False)
 
 
+def _print_semantics(console: Console, semantics: Semantics) -> None:
+    values, diversity = semantics.to_dict(), semantics.diversity
+    agreement = values["operation_agreement"]
+    table = _table("Beyond digits", "", "value")
+    for label, value in (
+        ("plans with numbers in words", f"{values['plans_with_spelled_numbers']:,}"),
+        ("plan words found in the solution", _percent(values["plan_words_in_solution"])),
+        ("distinct plans", f"{diversity.distinct:,} of {diversity.plans:,}"),
+        ("  most frequent plan occurs", f"{diversity.largest[0]:,} x"),
+        ("  distinct first five words", _percent(diversity.openings)),
+        ("  distinct words / pairs of words",
+         f"{_number(diversity.distinct_1, 3)} / {_number(diversity.distinct_2, 3)}"),
+        ("solutions with readable calculations",
+         f"{agreement['solutions_with_readable_calculations']:,} of {len(semantics.ids):,}"),
+        ("plans that name operations",
+         f"{agreement['plans_that_name_operations']:,} of {len(semantics.ids):,}"),
+        (f"operations as in the solution ({agreement['compared']:,} compared)",
+         _percent(agreement["exact"])),
+        ("  in any order", _percent(agreement["same_in_any_order"])),
+        ("  similarity (1 - edit distance / length)", _number(agreement["similarity"], 3)),
+    ):  # fmt: skip
+        table.add_row(label, value)
+    console.print(table)
+
+
+def _print_comparison(
+    console: Console,
+    plans: PlanSet,
+    other: PlanSet,
+    comparison: Comparison,
+    other_path: str,
+    *,
+    this_path: str,
+) -> None:
+    from rich.text import Text
+
+    from hbd3lm.report.plan_page import difference_cells
+
+    table = _table("Comparison", "", "problems", "this", "other", "this - other", "95% interval")
+    for row in comparison.rows:
+        style = "bold" if row.clear else ""
+        table.add_row(*(Text(cell, style) for cell in difference_cells(row)))
+    for verdict, theirs in zip(plans.metrics.verdicts, other.metrics.verdicts):
+        marks = ("✓ PASS" if kept.passed else "✗ FAIL" for kept in (verdict, theirs))
+        table.add_row(f"threshold: {verdict.threshold.label}", "", *marks, "", "")
+    console.print(table)
+    note = f"{comparison.method}; bold: the interval leaves out zero"
+    console.print(
+        printable(f"this: {this_path}\nother: {other_path}\n{note}\n"), markup=False, soft_wrap=True
+    )
+
+
 def _print_examples(
     console: Console,
     metrics: PlanMetrics,
@@ -295,14 +428,21 @@ def _print_example(
 
     digits, words = int(metrics.plan.numbers[index]), int(metrics.plan.spelled[index])
     console.print(
-        Text.assemble((f"\n{example.id}", "bold cyan"), f" · {metrics.labels[index]}"),
+        Text.assemble((f"\n{_shown(example.id)}", "bold cyan"), f" · {metrics.labels[index]}"),
         Text(f"  {digits} in digits, {words} in words", "dim"),
         sep="\n",
     )
-    console.print(Text.assemble(("Question: ", "bold"), example.question))
+    console.print(Text.assemble(("Question: ", "bold"), _shown(example.question)))
     console.print(Text.assemble(("Plan: ", "bold"), _highlight(console, example.plan)))
-    console.print(Text.assemble(("Execution: ", "bold"), example.execution))
-    console.print(Text.assemble(("Answer: ", "bold"), example.answer_numerical))
+    console.print(Text.assemble(("Execution: ", "bold"), _shown(example.execution)))
+    console.print(Text.assemble(("Answer: ", "bold"), _shown(example.answer_numerical)))
+
+
+def _shown(text: str) -> str:
+    """``text`` without what would steer the terminal, cut where it is overlong."""
+    rest = len(text) - _PRINTED
+    end = f" ... ({rest:,} more characters)" if rest > 0 else ""
+    return printable(text[:_PRINTED]) + end
 
 
 def _highlight(console: Console, plan: str) -> Text:
@@ -313,13 +453,16 @@ def _highlight(console: Console, plan: str) -> Text:
 
     marks = [(*span, "bold red") for span in number_spans(plan)]
     marks += [(*span, "bold yellow") for span in spelled_number_spans(plan)]
+    end = _PRINTED if len(plan) > _PRINTED else len(plan)
     coloured = console.color_system is not None and not console.no_color
     text, position = Text(), 0
-    for start, end, style in sorted(marks):
-        text.append(plan[position:start])
-        text.append(plan[start:end] if coloured else f"«{plan[start:end]}»", style)
-        position = end
-    return text.append(plan[position:])
+    for start, stop, style in sorted(marks):
+        if stop > end:
+            break
+        text.append(printable(plan[position:start]))
+        text.append(plan[start:stop] if coloured else f"«{plan[start:stop]}»", style)
+        position = stop
+    return text.append(_shown(plan[position:]))
 
 
 # --- figures as text ------------------------------------------------------------------------
@@ -357,4 +500,4 @@ def _expected(low: float, high: float) -> str:
 
 def _some(ids: Sequence[str], most: int = 5) -> str:
     more = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(ids[:most]) + more
+    return ", ".join(_shown(id_) for id_ in ids[:most]) + more

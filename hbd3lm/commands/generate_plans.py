@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
                       "else the hub, else embedded problems)")  # fmt: skip
     data.add_argument("--num_examples", type=int, help="only the first N problems (default: all)")
     data.add_argument("--shard", metavar="I/N",
-                      help="only part I of N, from 1; hbd3lm merge_plans joins them")  # fmt: skip
+                      help="only part I of N, from 1; hbd3lm plans merge joins them")  # fmt: skip
     data.add_argument("--keep_annotations", action="store_true",
                       help="leave the <<48/2=24>> annotations in the executions")  # fmt: skip
     plans = parser.add_argument_group("plans")
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     if shard is not None:
         whole = default_output(args)
         print(
-            f"when all {shard.count} shards are written: hbd3lm merge_plans --output_path {whole}"
+            f"when all {shard.count} shards are written: hbd3lm plans merge --output_path {whole}"
         )
     return 0
 

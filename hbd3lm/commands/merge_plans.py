@@ -1,4 +1,4 @@
-"""``hbd3lm merge_plans``: the files of all shards in, one plan file out."""
+"""``hbd3lm plans merge``: the files of all shards in, one plan file out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 
 _EXAMPLES = """examples:
-  hbd3lm merge_plans --output_path data/gsm8k/gsm8k_hierarchical_train.json
-  hbd3lm merge_plans a.shard-1-of-2.json b/a.shard-2-of-2.json --output_path a.json
+  hbd3lm plans merge --output_path data/gsm8k/gsm8k_hierarchical_train.json
+  hbd3lm plans merge a.shard-1-of-2.json b/a.shard-2-of-2.json --output_path a.json
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="hbd3lm merge_plans",
+        prog="hbd3lm plans merge",
         description="Join what generate_gsm8k_plans.py --shard I/N wrote into the file a single "
         "run would have written. Missing, repeated and foreign problems, and shards of different "
         "models, prompts or settings are refused by name.",

@@ -300,6 +300,7 @@ def _files(work: Work) -> list[tuple[str, Path]]:
         ("held-out problems with plans", work.data("test")),
         ("plan analysis", folder / "analysis.json"),
         ("its figure", folder / "analysis.png"),
+        ("its page: the plans, to read and judge", folder / "analysis.html"),
         ("token lengths", folder / "lengths.json"),
         ("mask", folder / "mask.png"),
         ("configuration of the training", folder / "config.yaml"),

@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from hbd3lm.errors import UserError
+from hbd3lm.errors import UserError, printable
 
 if TYPE_CHECKING:
     from hbd3lm.data.encoding import Caps, EncodedExample
@@ -185,9 +185,9 @@ def _show(
         f"({tokenizer.vocab_size} ids); tokens with the end token of each segment"
     )
     if truncation:
-        print(truncation)
+        print(printable(str(truncation)))
     for example, ids in list(zip(examples, encoded))[: args.num_samples]:
-        print(_describe(example, ids, tokenizer))
+        print(printable(_describe(example, ids, tokenizer)))
 
 
 def _describe(

@@ -133,4 +133,21 @@ def _to_example(row: object, index: int, path: str | Path, what: str) -> Hierarc
             raise UserError(
                 f"{where}: field {name!r} is {type(row[name]).__name__}, expected a string"
             )
+        check_characters(row[name], f"{where}: field {name!r}")
     return HierarchicalExample(**{name: row[name] for name in FIELDS})
+
+
+def check_characters(text: str, where: str) -> None:
+    """Refuse a surrogate without its other half, which JSON can spell but no file can hold.
+
+    Raises:
+        UserError: ``where`` begins the message.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise UserError(
+            f"{where} holds {half}, half of a character, at position {error.start}; remove it or "
+            "write the whole pair"
+        ) from None

@@ -23,7 +23,7 @@ from hbd3lm.data.annotations import (
 )
 from hbd3lm.data.answers import normalize_number, strict_answer
 from hbd3lm.data.hub import hub_endpoint, hub_reachable
-from hbd3lm.data.records import Problem
+from hbd3lm.data.records import Problem, check_characters
 from hbd3lm.errors import UserError
 from hbd3lm.files import read_text
 
@@ -338,6 +338,7 @@ def _text(row: _Row, *names: str) -> str:
         )
     if not value.strip():
         raise UserError(f"{row.where}: field {names[0]!r} is empty")
+    check_characters(value, f"{row.where}: field {names[0]!r}")
     return value
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from hbd3lm.data.annotations import strip_annotations
 from hbd3lm.errors import UserError
+from hbd3lm.plans.bootstrap import percentile_interval
 from hbd3lm.plans.numbers import (
     OPERATIONS,
     cardinal_value,
@@ -256,7 +257,7 @@ class PlanMetrics:
         elif math.isnan(self.ratio):
             note = "undefined (no filled plan and execution, or no numbers in either)"
         expected = {category.label: list(category.expected) for category in CATEGORIES}
-        return _finite(
+        return finite(
             {
                 "examples": len(self),
                 "empty_plan_ids": self.empty_ids,
@@ -434,16 +435,7 @@ def _bootstrap(
         plan_mean = plan_sum / plan_filled
         execution_mean = execution_sum / execution_filled
         ratio = execution_mean / plan_mean
-    return _interval(plan_mean), _interval(execution_mean), _interval(ratio)
-
-
-def _interval(samples: np.ndarray) -> tuple[float, float]:
-    samples = samples[~np.isnan(samples)]
-    if not len(samples):
-        return (math.nan, math.nan)
-    # An order statistic, not an interpolation: samples may be infinite.
-    low, high = np.quantile(samples, [0.025, 0.975], method="inverted_cdf")
-    return (float(low), float(high))
+    return tuple(map(percentile_interval, (plan_mean, execution_mean, ratio)))
 
 
 def _find_leakage(examples: list[Example], executions: list[str]) -> Leakage:
@@ -458,7 +450,7 @@ def _find_leakage(examples: list[Example], executions: list[str]) -> Leakage:
             in_digits.append(example.id)
         if answer & words:
             in_words.append(example.id)
-        intermediate = _results(execution) - answer
+        intermediate = results_of(execution) - answer
         held = intermediate & (digits | words)
         results += len(intermediate)
         results_in_plans += len(held)
@@ -469,7 +461,7 @@ def _find_leakage(examples: list[Example], executions: list[str]) -> Leakage:
     )
 
 
-def _results(execution: str) -> set:
+def results_of(execution: str) -> set:
     """The distinct values written right after an ``=`` (a currency sign may come between)."""
     return {
         number_value(execution[start:end])
@@ -495,12 +487,12 @@ def _ngrams(text: str) -> set[tuple[str, ...]]:
     return set(zip(*(words[offset:] for offset in range(NGRAM))))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """``value`` with NaN and infinities replaced by ``None`` and tuples by lists, throughout."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

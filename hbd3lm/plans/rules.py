@@ -21,10 +21,11 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 from hbd3lm.data.annotations import find_annotations
 from hbd3lm.data.annotations import parse_expression as arithmetic_tree
@@ -45,6 +46,9 @@ MAX_WORDS = 90  # about 100 tokens; longer plans are told with fewer details:
 # are operands named without what they count? from which word on may a purpose be cut off? (The
 # last step keeps all of its own.) If that is not enough, the longest purposes are left out.
 _DETAIL = ((False, 99), (False, 8), (True, 8), (True, 5))
+# Characters of a question or a solution that are read (the longest of GSM8K has 1,228), and those
+# around a value that may name it, and steps told: the time grows faster than the text.
+MAX_CHARACTERS, MAX_STEPS, _WINDOW = 20_000, 100, 1_000
 
 
 class RulesPlanner:
@@ -72,8 +76,16 @@ class RulesPlanner:
 
 
 def plan_problem(problem: Problem) -> tuple[str, str]:
-    """The plan of one problem and what it was read off (see :attr:`RulesPlanner.sources`)."""
-    steps = read_steps(problem.solution)
+    """The plan of one problem and what it was read off (see :attr:`RulesPlanner.sources`).
+
+    Of an overlong question or solution the first ``MAX_CHARACTERS`` and ``MAX_STEPS`` are read.
+    """
+    problem = replace(
+        problem,
+        question=problem.question[:MAX_CHARACTERS],
+        solution=problem.solution[:MAX_CHARACTERS],
+    )
+    steps = read_steps(problem.solution)[:MAX_STEPS]
     if not steps:
         return _plan_from_question(problem.question), "question"
     plan = _tell(steps, problem)
@@ -244,6 +256,19 @@ def read_steps(solution: str) -> list[Step]:
     return [step for step in worded if step is not None]
 
 
+def parse_steps(solution: str) -> list[Expression]:
+    """The calculations of a solution, in order: of each line its annotations, else what it shows.
+
+    The expressions of :func:`read_steps`, without asking what each is for.
+    """
+    found = []
+    for line in solution.splitlines():
+        if not line.lstrip().startswith("####"):
+            pieces = _equations(_clean_line(line.strip()))
+            found += [piece.expression for piece in pieces if piece.expression is not None]
+    return found
+
+
 def _without_restatements(steps: list[Step]) -> list[Step]:
     """Drop "x = <<50=50>>50" after a step that found 50, keeping what it says about it."""
     kept: list[Step] = []
@@ -263,27 +288,51 @@ def _clean_line(line: str) -> str:
     return re.sub(r"\s+", " ", line)
 
 
-def _steps_of_line(line: str) -> list[Step]:
-    steps: list[Step] = []
-    marked = ""  # the line so far, each equation replaced by one mark
+class _Equation(NamedTuple):
+    """A calculation in a line: ``before`` stands the text since the last one, then ``written``.
+
+    ``mark`` replaces it and its result in the line; the rest of the line begins at ``end``.
+    """
+
+    expression: Expression | None
+    result: str
+    before: str
+    written: str
+    mark: str
+    end: int
+
+
+def _equations(line: str) -> Iterator[_Equation]:
+    """The annotations of a line; without any, the calculations it shows."""
     end = 0
     annotations = find_annotations(line)
     for annotation in annotations:
         written = line[end : annotation.start]
         start, _ = _equation_start(written)
-        outside, written = written[start:], written[:start]
+        before, written = written[:start], written[start:]
         after = _AFTER_ANNOTATION.match(line, annotation.end)
         end = after.end()
-        expression = parse_expression(annotation.expression) or parse_expression(outside)
-        marked += written + _mark(outside[-2:] + after[0])
-        steps.append(Step(expression, _value(annotation.result), line=written + outside))
+        expression = parse_expression(annotation.expression) or parse_expression(written)
+        mark = _mark(written[-2:] + after[0])
+        yield _Equation(expression, annotation.result, before, written, mark, end)
     for match in () if annotations else _RESULT.finditer(line):
         start, signs = _equation_start(line[end : match.start()])
-        expression = parse_expression(line[end + start : match.start()]) if signs else None
+        before, written = line[end : end + start], line[end + start : match.start()]
+        expression = parse_expression(written) if signs else None
         if expression is not None:
-            marked += line[end : end + start] + _mark(match["value"])
-            steps.append(Step(expression, _value(match["value"]), line=line[end : match.start()]))
             end = match.end()
+            yield _Equation(expression, match["value"], before, written, _mark(match["value"]), end)
+
+
+def _steps_of_line(line: str) -> list[Step]:
+    steps: list[Step] = []
+    marked = ""  # the line so far, each equation replaced by one mark
+    end = 0
+    for equation in _equations(line):
+        marked += equation.before + equation.mark
+        text = equation.before + equation.written
+        steps.append(Step(equation.expression, _value(equation.result), line=text))
+        end = equation.end
     marked += line[end:]
     if not steps:
         step = _algebra_step(line)
@@ -773,7 +822,8 @@ def _read_givens(question: str) -> list[Given]:
             text = re.sub(rf"\b{re.escape(word)}\b", str(value), text)
     givens = []
     for match in _QUANTITY.finditer(text):
-        before, after = text[: match.start()], text[match.end() :]
+        before = text[max(0, match.start() - _WINDOW) : match.start()]
+        after = text[match.end() : match.end() + _WINDOW]
         if match["relation"]:
             kind, value = _RELATIONS[match["relation"].lower()]
             name = "the given fraction" if kind == "fraction" else "the given multiple"

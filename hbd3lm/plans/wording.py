@@ -49,7 +49,7 @@ STOP_WORDS = (
 )
 
 _NUMBER, _MONEY, _PERCENT, _FRACTION = "\ue000", "\ue001", "\ue002", "\ue003"  # private-use marks
-_FIGURE = r"\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+"
+_FIGURE = r"(?<!\d)\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+"  # never from within a figure: slow
 _PERCENT_SIGN = r"(?:\s*%|[\s-]*per\s?cent\b)"
 
 # What to write for the words that hide a value; tried in this order, before the figures.

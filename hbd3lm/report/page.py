@@ -123,6 +123,11 @@ class Page:
 
 def render_page(page: Page) -> str:
     """The HTML of ``page``. All its texts are escaped; it holds no script and loads nothing."""
+    return render_template(TEMPLATE, page=page)
+
+
+def render_template(template: str, /, **values: Any) -> str:
+    """A template of this room, every text in ``values`` escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -132,7 +137,7 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(page=page)
+    return environment.get_template(template).render(**values)
 
 
 def write_page(path: str | Path, page: Page) -> None:
@@ -141,7 +146,15 @@ def write_page(path: str | Path, page: Page) -> None:
     Raises:
         UserError: ``path`` cannot be written.
     """
-    html = render_page(page)
+    write_html(path, render_page(page))
+
+
+def write_html(path: str | Path, html: str) -> None:
+    """Write a finished page, whole or not at all.
+
+    Raises:
+        UserError: ``path`` cannot be written.
+    """
     try:
         with atomic_write(path) as file:
             file.write(html)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hbd3lm.errors import printable
 from hbd3lm.report.style import COLORS, DENSITY, INK, MUTED, figure_file
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def draw_plan_figure(metrics: PlanMetrics, path: str | Path, source: str = "") -
         UserError: ``path`` has another suffix or cannot be written.
     """
     with figure_file(path, size=(12, 8.5)) as figure:
-        title = "Plan abstraction" + (f" · {Path(source).name}" if source else "")
+        title = "Plan abstraction" + (f" · {_plain(Path(source).name)}" if source else "")
         problems = "problem" if len(metrics) == 1 else "problems"
         title += f" · n = {len(metrics):,} {problems}"
         figure.suptitle(title, fontsize=14, fontweight="bold")
@@ -47,6 +48,11 @@ def draw_plan_figure(metrics: PlanMetrics, path: str | Path, source: str = "") -
         _draw_operations(operations, metrics)
         _draw_lengths(lengths, metrics)
         _draw_scatter(scatter, metrics)
+
+
+def _plain(text: str) -> str:
+    """``text`` as matplotlib shows it: a dollar sign begins no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def _draw_numbers(ax: Axes, metrics: PlanMetrics) -> None:

@@ -150,7 +150,7 @@ for split in $SPLITS; do
     output="$OUTPUT_DIR/gsm8k_hierarchical_$split.json"
     "$PYTHON" "$SCRIPT" "${options[@]}" --split "$split" --output_path "$output"
     [[ -n "$SHARD" ]] || continue
-    merge=("$PYTHON" -m hbd3lm.cli merge_plans --output_path "$output")
+    merge=("$PYTHON" -m hbd3lm.cli plans merge --output_path "$output")
     parts=("${output%.json}".shard-*-of-"${SHARD#*/}".json)
     if ((${#parts[@]} == ${SHARD#*/})); then
         # Parts of an earlier run that are still to be replaced do not fit: no fault of this task.

@@ -208,3 +208,64 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n"
     assert time.perf_counter() - start < 5
+
+
+def test_the_page_lies_beside_the_figure_unless_told_otherwise(data, tmp_path):
+    def written(*arguments: object) -> list[str]:
+        out = tmp_path / "out"
+        out.mkdir()
+        run("--data_path", data, "--output_plot", out / "plot.png", *arguments)
+        names = sorted(path.name for path in out.iterdir())
+        for path in out.iterdir():
+            path.unlink()
+        out.rmdir()
+        return names
+
+    assert written() == ["plot.html", "plot.json", "plot.png"]
+    assert written("--no_page") == ["plot.json", "plot.png"]
+    assert written("--no_plot") == ["plot.json"]
+    page = tmp_path / "out" / "page.html"
+    assert written("--no_plot", "--output_page", page) == ["page.html", "plot.json"]
+
+
+def test_the_page_holds_its_figure_even_where_none_is_drawn(data, tmp_path):
+    page, out = tmp_path / "page.html", tmp_path / "m.json"
+    run("--data_path", data, "--no_plot", "--output_page", page, "--output_json", out)
+    assert "data:image/png;base64,iVBOR" in page.read_text(encoding="utf-8")
+
+
+def test_semantics_are_printed_and_written(data, tmp_path, capsys):
+    run("--data_path", data, "--no_plot", "--output_json", tmp_path / "m.json")
+    semantics = json.loads((tmp_path / "m.json").read_text())["semantics"]
+    assert semantics["diversity"]["plans"] == 3
+    assert "operations as in the solution" in capsys.readouterr().out
+
+
+def test_a_second_file_is_compared_in_table_and_json(data, tmp_path, capsys):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([row("a", BAD), row("b", BAD), row("x", GOOD)]))
+    run("--data_path", data, "--no_plot", "--output_json", tmp_path / "m.json", "--compare", other)
+    comparison = json.loads((tmp_path / "m.json").read_text())["comparison"]
+    assert comparison["compare"] == str(other)
+    assert (comparison["paired"], comparison["common"], comparison["only_other"]) == (True, 2, 1)
+    # Of a and b: one of two plans here, both there have more than five numbers.
+    assert comparison["measures"]["too_concrete"]["difference"] == -0.5
+    assert comparison["other_thresholds"]["too_concrete"]["passed"] is False
+    assert "paired bootstrap over the 2 problems of both files" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--output_page", "data.json"), "--output_page: data.json is the data itself"),
+        (("--output_page", "a.json", "--output_json", "a.json"), "is --output_json, too"),
+        (("--output_page", "a.html", "--no_page"), "contradict each other"),
+        (("--compare", "missing.json"), "--compare: no such file"),
+        (("--compare", "b.json", "--output_json", "b.json"), "--output_json: b.json is the data"),
+    ],
+)
+def test_pages_and_comparisons_that_cannot_be_are_refused(data, monkeypatch, arguments, message):
+    monkeypatch.chdir(data.parent)
+    with pytest.raises(UserError, match=message):
+        run("--data_path", "data.json", "--no_plot", *arguments)
+    assert list(data.parent.iterdir()) == [data]

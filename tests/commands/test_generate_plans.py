@@ -257,10 +257,10 @@ def test_merging_finds_the_problems_where_the_shards_found_them(tmp_path, data_d
              "--output_path", str(output), "--shard"]  # fmt: skip
     main([*flags, "2/2"])
     capsys.readouterr()
-    assert cli.main(["merge_plans", "--output_path", str(output)]) == 1
+    assert cli.main(["plans", "merge", "--output_path", str(output)]) == 1
     assert "shard 1/2 of" in capsys.readouterr().err
     main([*flags, "1/2"])
-    assert cli.main(["merge_plans", "--output_path", str(output)]) == 0
+    assert cli.main(["plans", "merge", "--output_path", str(output)]) == 0
     assert [e.id for e in read_examples(output)] == [f"gsm8k_train_{i}" for i in range(5)]
 
 
