@@ -65,7 +65,13 @@ def read_examples(path: str | Path, what: str = "--data_path") -> list[Hierarchi
             non-string, or a repeated id; the message names the file and the record.
     """
     text = read_text(path, what)
-    rows = _parse_rows(text, path, what)
+    try:
+        rows = _parse_rows(text, path, what)
+    except RecursionError:
+        raise UserError(
+            f"{what}: {path} nests its values too deeply to be a file of examples; each record "
+            f"is an object with the strings {', '.join(FIELDS)}"
+        ) from None
     if not rows:
         raise UserError(f"{what}: {path} holds no examples; write it with generate_gsm8k_plans.py")
     examples = [_to_example(row, index, path, what) for index, row in enumerate(rows)]

@@ -178,3 +178,11 @@ def test_a_failing_write_keeps_the_old_examples(tmp_path):
         write_examples(path, [HierarchicalExample("new", "\ud800", "p", "e", "1")])
     assert read_examples(path) == [EXAMPLE]
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_values_nested_without_end_are_one_message(tmp_path):
+    """They were a RecursionError once."""
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(UserError, match="nests its values too deeply"):
+        read_examples(path)
