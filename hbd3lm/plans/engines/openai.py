@@ -15,7 +15,7 @@ import os
 import re
 import time
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from hbd3lm.errors import UserError
 from hbd3lm.plans.engines.engine import Completion, Request
@@ -67,7 +67,6 @@ class OpenAIEngine:
         if not self._key and api_key_env != _DEFAULT_KEY:
             raise UserError(f"--api_key_env {api_key_env}: there is no such environment variable")
         self._key_env = api_key_env
-        self._secrets = [self._key] if self._key else []
         self._base_url = self._check_url(base_url)
         self._retries = max_retries
         self._client = self._openai.OpenAI(
@@ -211,8 +210,8 @@ class OpenAIEngine:
         )
 
     def _scrub(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
+        if self._key:
+            text = text.replace(self._key, "***")
         # Servers may repeat a part of the key, as OpenAI's does.
         return re.sub(r"\bsk-[\w*-]+", "***", text)
 
@@ -222,17 +221,17 @@ class OpenAIEngine:
     # --- the server ----------------------------------------------------------------------------
 
     def _check_url(self, base_url: str) -> str:
-        """The address as it may be shown: user and password left out."""
         parts = urlsplit(base_url)
+        if parts.username or parts.password:
+            raise UserError(
+                "--base_url holds a user name or password, and addresses end up in logs; put "
+                f"the key into the environment variable {self._key_env}"
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(
-                "--base_url: an address such as http://localhost:8000/v1 is needed"
-                + ("" if "@" in base_url else f", not {base_url!r}")
+                f"--base_url {base_url!r}: an address such as http://localhost:8000/v1 is needed"
             )
-        if parts.password:
-            self._secrets.append(parts.password)
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        return base_url.rstrip("/")
 
     def _list_models(self) -> dict[str, str]:
         """Name -> owner of the models the server has; empty if it does not say."""

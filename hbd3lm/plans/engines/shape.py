@@ -24,6 +24,7 @@ PARTS = 3
 """Of a word joined by hyphens, apostrophes or slashes: ``day-to-day``, ``cost/unit``."""
 
 _JOINTS = "'’/-"
+_POSSESSIVE = "['’]"  # the boys' caps
 _PAUSES = ",;:"
 _MORE_SENTENCES = f"{{{SENTENCES[0] - 1},{SENTENCES[1] - 1}}}"
 _MORE_WORDS = f"{{{WORDS[0] - 1},{WORDS[1] - 1}}}"
@@ -37,7 +38,7 @@ def plan_regex() -> str:
     part = f"[A-Za-z][A-Za-z]{_MORE_LETTERS}"
     tail = f"([{_JOINTS}]{part}){_MORE_PARTS}"
     first = f"[A-Z][A-Za-z]{_MORE_LETTERS}{tail}"
-    word = rf"\(?{part}{tail}\)?"
+    word = rf"\(?{part}{tail}{_POSSESSIVE}?\)?"
     sentence = rf"{first}([{_PAUSES}]? {word}){_MORE_WORDS}\."
     return f"{sentence}( {sentence}){_MORE_SENTENCES}"
 
@@ -49,7 +50,7 @@ def plan_grammar() -> str:
             f'root ::= sentence (" " sentence){_MORE_SENTENCES}',
             f'sentence ::= first ([{_PAUSES}]? " " word){_MORE_WORDS} "."',
             f"first ::= [A-Z] [A-Za-z]{_MORE_LETTERS} tail",
-            'word ::= "("? part tail ")"?',
+            f'word ::= "("? part tail {_POSSESSIVE}? ")"?',
             f"tail ::= ([{_JOINTS}] part){_MORE_PARTS}",
             f"part ::= [A-Za-z] [A-Za-z]{_MORE_LETTERS}",
         ]

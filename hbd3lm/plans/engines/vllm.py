@@ -114,6 +114,8 @@ class VLLMEngine:
                 "whether another process holds the GPU"
             ) from error
         self._sampling = vllm.SamplingParams
+        own = getattr(import_module("vllm.exceptions"), "VLLMClientError", ValueError)
+        self._refusals = (ValueError, own)
         self._shape: dict[str, Any] = {}
         if self.constrained:
             shape = import_module("vllm.sampling_params").StructuredOutputsParams
@@ -137,7 +139,7 @@ class VLLMEngine:
     def submit(self, request: Request) -> None:
         try:
             self._enqueue(request)
-        except ValueError as error:  # the prompt is longer than the context, say
+        except self._refusals as error:  # the prompt is longer than the context, say
             self._refused.append(Completion(request.key, "", error=reason(error)))
 
     def poll(self) -> list[Completion]:
