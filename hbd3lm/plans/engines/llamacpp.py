@@ -34,7 +34,7 @@ class LlamaCppEngine:
         threads: of the computation. None: ``OMP_NUM_THREADS``, or llama.cpp's own choice. More
             than there are idle cores makes it many times slower.
         seed: only told in :meth:`describe`; each request brings its own.
-        constrained: "on" holds decoding to :mod:`hbd3lm.plans.engines.shape`; "auto" is off.
+        constrained: "on" holds decoding to :mod:`hbd3lm.plans.engines.shape`; so does "auto".
         max_in_flight: requests the caller keeps in flight; those beyond ``slots`` wait in line.
         slots: requests that share a step. On a CPU more gain little and take memory.
 
@@ -79,7 +79,10 @@ class LlamaCppEngine:
                 f"--model: llama.cpp cannot load {model}: {reason(error)}; check that the file is "
                 "whole and that memory suffices, or lower --max_model_len"
             ) from error
-        self._shape = {"grammar": plan_grammar()} if self.constrained else {}
+        self._shape: dict[str, Any] = {}
+        if self.constrained:
+            # The bias forbids the lone blank; see hbd3lm.plans.engines.shape.lone_spaces.
+            self._shape = {"grammar": plan_grammar(), "logit_bias": [[" ", False]]}
         self._described = {
             "engine": self.name,
             "model": str(model),

@@ -41,7 +41,7 @@ class OpenAIEngine:
         max_retries: of a request that failed for a reason that may pass.
         max_in_flight: requests sent at once.
         constrained: "on" holds decoding to :mod:`hbd3lm.plans.engines.shape` where the server
-            is vLLM or llama.cpp, and is refused elsewhere; "auto" is off.
+            is vLLM or llama.cpp, and is refused elsewhere; "auto" does so where it can.
 
     Raises:
         UserError: the package is missing, the server does not answer or refuses the key, or has
@@ -60,7 +60,7 @@ class OpenAIEngine:
         max_in_flight: int = 64,
         constrained: str = "auto",
     ) -> None:
-        self.constrained = pick_constrained(constrained, CONSTRAINED_BY_DEFAULT)
+        pick_constrained(constrained, CONSTRAINED_BY_DEFAULT)
         check_positive(max_in_flight=max_in_flight)
         self._openai = import_engine("openai", "openai")
         self._key = os.environ.get(api_key_env, "").strip()
@@ -83,6 +83,8 @@ class OpenAIEngine:
                 f"--model {model}: {self._base_url} has no such model; it has {_some(list(known))}"
             )
         self._server, version = self._recognise(known.get(self._model, ""))
+        can = self._server is not None
+        self.constrained = pick_constrained(constrained, can and CONSTRAINED_BY_DEFAULT)
         self._shape = self._constraint(version) if self.constrained else {}
         self._described = {
             "engine": self.name,
@@ -265,14 +267,27 @@ class OpenAIEngine:
         except (self._openai.OpenAIError, ValueError, TypeError, KeyError):
             return owner, ""
 
+    def _blanks(self) -> list[int]:
+        """The token that is a blank, as vLLM's server cuts it; none if it does not tell."""
+        address = f"{self._base_url.removesuffix('/v1')}/tokenize"
+        asked = {"model": self._model, "prompt": " ", "add_special_tokens": False}
+        try:
+            tokens = self._client.post(address, body=asked, cast_to=object)["tokens"]
+        except (self._openai.OpenAIError, ValueError, TypeError, KeyError):
+            return []
+        return tokens if len(tokens) == 1 else []
+
     def _constraint(self, version: str) -> dict[str, Any]:
+        """Fields of a request that constrain its answer and forbid the lone blank; see
+        :func:`hbd3lm.plans.engines.shape.lone_spaces`."""
         if self._server == "vllm":
             numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+            bias = dict.fromkeys(map(str, self._blanks()), -100)
             if numbers and numbers < _STRUCTURED_SINCE:
-                return {"guided_regex": plan_regex()}
-            return {"structured_outputs": {"regex": plan_regex()}}
+                return {"guided_regex": plan_regex(), "logit_bias": bias}
+            return {"structured_outputs": {"regex": plan_regex()}, "logit_bias": bias}
         if self._server == "llamacpp":
-            return {"grammar": plan_grammar()}
+            return {"grammar": plan_grammar(), "logit_bias": [[" ", False]]}
         raise UserError(
             f"--constrained on: {self._base_url} is neither vLLM's nor llama.cpp's server, and "
             "others have no common way to constrain an answer; leave it at auto"

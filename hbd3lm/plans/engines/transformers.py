@@ -19,7 +19,7 @@ from hbd3lm.plans.engines.loading import (
     pick_constrained,
     reason,
 )
-from hbd3lm.plans.engines.shape import CONSTRAINED_BY_DEFAULT, plan_regex
+from hbd3lm.plans.engines.shape import lone_spaces, plan_regex
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ class TransformersEngine:
         max_in_flight: int = 256,
         batch: int = 16,
     ) -> None:
-        self.constrained = pick_constrained(constrained, CONSTRAINED_BY_DEFAULT)
+        self.constrained = pick_constrained(constrained, default=False)
         check_positive(max_in_flight=max_in_flight, batch=batch)
         grammars = import_engine("xgrammar", "constrained") if self.constrained else None
         check_model(model, self.name, revision)
@@ -104,9 +104,9 @@ class TransformersEngine:
         self._context = getattr(
             self._network.config.get_text_config(), "max_position_embeddings", None
         )
-        self._make_mask = None
+        self._make_masks = None
         if grammars is not None:
-            self._make_mask = _mask_maker(grammars, self._tokenizer, self._network)
+            self._make_masks = _mask_maker(grammars, self._tokenizer, self._network)
         self._batch = min(batch, max_in_flight)
         self._waiting: list[_Waiting] = []
         self._refused: list[Completion] = []
@@ -148,7 +148,7 @@ class TransformersEngine:
         return dict(self._described)
 
     def close(self) -> None:
-        self._network = self._make_mask = None
+        self._network = self._make_masks = None
         self._waiting.clear()
 
     def _write_chat(self, messages: Any) -> str:
@@ -201,7 +201,7 @@ class TransformersEngine:
     def _processors(self, requests: list[Request]) -> list[Any]:
         from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-        found = [] if self._make_mask is None else [self._make_mask()]
+        found = [] if self._make_masks is None else self._make_masks()
         if requests[0].temperature > 0:
             found.append(TemperatureLogitsWarper(float(requests[0].temperature)))
             if requests[0].top_p < 1:
@@ -244,9 +244,13 @@ class _Draw:
 
 
 def _mask_maker(xgrammar: Any, tokenizer: Any, network: Any) -> Any:
-    """A function that makes the logits processor of one batch."""
+    """A function that makes the logits processors of one batch."""
+    from transformers import SuppressTokensLogitsProcessor
+
     vocabulary = network.config.get_text_config().vocab_size
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary)
     shape = xgrammar.GrammarCompiler(info).compile_regex(plan_regex())
     hf = import_engine("xgrammar.contrib.hf", "constrained")
-    return lambda: hf.LogitsProcessor(shape)
+    blanks = lone_spaces(tokenizer.get_vocab())
+    device = network.device
+    return lambda: [hf.LogitsProcessor(shape), SuppressTokensLogitsProcessor(blanks, device)]

@@ -21,7 +21,7 @@ from hbd3lm.plans.engines.loading import (
     pick_constrained,
     reason,
 )
-from hbd3lm.plans.engines.shape import CONSTRAINED_BY_DEFAULT, plan_regex
+from hbd3lm.plans.engines.shape import CONSTRAINED_BY_DEFAULT, lone_spaces, plan_regex
 
 _PROBE: tuple[Message, ...] = (
     {"role": "system", "content": "Be brief."},
@@ -42,7 +42,7 @@ class VLLMEngine:
         seed: of the engine; each request brings its own besides.
         gpu_memory_utilization: share of a GPU's memory to take; None is vLLM's default.
         revision: branch, tag or commit on the hub.
-        constrained: "on" holds decoding to :mod:`hbd3lm.plans.engines.shape`; "auto" is off.
+        constrained: "on" holds decoding to :mod:`hbd3lm.plans.engines.shape`; so does "auto".
         max_in_flight: requests the caller keeps in flight; vLLM's batch is as large.
         enforce_eager: skip compilation. None: only on a CPU, where compiling takes 40-80 s.
 
@@ -119,7 +119,11 @@ class VLLMEngine:
         self._shape: dict[str, Any] = {}
         if self.constrained:
             shape = import_module("vllm.sampling_params").StructuredOutputsParams
-            self._shape = {"structured_outputs": shape(regex=plan_regex())}
+            blanks = lone_spaces(self._llm.get_tokenizer().get_vocab())
+            self._shape = {
+                "structured_outputs": shape(regex=plan_regex()),
+                "logit_bias": dict.fromkeys(blanks, -100.0),
+            }
         self._described = {
             "engine": self.name,
             "model": model,

@@ -62,6 +62,9 @@ class Server:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path == "/tokenize":
+                    self.send(200, {"tokens": [216] if body["prompt"] == " " else [1, 2]})
+                    return
                 with lock:
                     outer.running += 1
                     outer.most = max(outer.most, outer.running)
@@ -211,17 +214,19 @@ def test_a_server_that_knows_the_limit_by_its_newer_name_is_obeyed(serve):
 
 
 @pytest.mark.parametrize(
-    ("owner", "field", "value"),
+    ("owner", "field", "value", "bias"),
     [
-        ("vllm", "structured_outputs", {"regex": plan_regex()}),
-        ("llamacpp", "grammar", plan_grammar()),
+        ("vllm", "structured_outputs", {"regex": plan_regex()}, {"216": -100}),
+        ("llamacpp", "grammar", plan_grammar(), [[" ", False]]),
     ],
 )
-def test_each_server_is_constrained_in_its_own_way(serve, owner, field, value):
+@pytest.mark.parametrize("choice", ["on", "auto"])
+def test_each_server_is_constrained_in_its_own_way(serve, owner, field, value, bias, choice):
     server = serve(owner=owner)
-    engine = load_engine("openai", base_url=server.url, constrained="on")
+    engine = load_engine("openai", base_url=server.url, constrained=choice)
     ask(engine, ["a"])
     assert engine.constrained and server.asked[0][field] == value
+    assert server.asked[0]["logit_bias"] == bias
     assert engine.describe()["server"].startswith(owner)
     free = load_engine("openai", base_url=server.url, constrained="off")
     ask(free, ["a"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hbd3lm.plans.engines.shape import LETTERS, WORDS, plan_grammar, plan_regex
+from hbd3lm.plans.engines.shape import LETTERS, WORDS, lone_spaces, plan_grammar, plan_regex
 from hbd3lm.plans.numbers import count_numbers
 from hbd3lm.plans.quality import count_sentences
 
@@ -108,3 +108,9 @@ def test_other_forms_are_not(plan):
 def test_the_longest_plan_is_still_allowed_and_finite():
     longest = "Add" + " it" * (WORDS[1] - 1) + "."
     assert REGEX.fullmatch(" ".join([longest] * 4))
+
+
+def test_the_lone_blank_is_found_in_the_vocabularies_of_both_families():
+    assert lone_spaces({"Ġ": 5, "Ġthe": 6, "ĠĠ": 7, "a": 1}) == [5]
+    assert lone_spaces({"▁": 3, "▁the": 4, "▁▁": 9}) == [3]
+    assert lone_spaces({"the": 4}) == []
