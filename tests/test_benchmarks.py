@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from importlib import resources
 
 import numpy as np
@@ -126,6 +128,22 @@ def test_the_sampling_benchmark_prints_its_table(capsys, monkeypatch):
         for start in ("plain: one by one", "ours: 3 at a time")
     )
     assert plain[-1] == ours[-1], "both take the same number of evaluations"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_the_overhead_benchmark_prints_its_table(capsys, monkeypatch, tmp_path):
+    from benchmarks import plan_overhead
+    from tests.toy_chat_model import save_chat_model
+
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    folder = str(save_chat_model(tmp_path / "model", context=2048))  # tokens are bytes here
+    assert plan_overhead.main(["--quick", "--model", folder, "--dtype", "bfloat16"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 problems, 1 turns each" in printed
+    assert re.search(r"submit and poll over LLM.chat: \d\.\d{3}", printed)
 
 
 @pytest.mark.parametrize(

@@ -170,16 +170,19 @@ class VLLMEngine:
         del llm
         gc.collect()  # the model is part of cycles
 
-    def _enqueue(self, request: Request) -> None:
-        sampling = self._sampling(
+    def sampling(self, request: Request) -> Any:
+        """``request``'s settings, and the constraint if there is one, as vLLM takes them."""
+        return self._sampling(
             temperature=request.temperature,
             top_p=request.top_p,
             max_tokens=request.max_tokens,
             seed=request.seed,
             **self._shape,
         )
+
+    def _enqueue(self, request: Request) -> None:
         chats = [[dict(message) for message in request.messages]]
-        (number,) = self._llm.enqueue_chat(chats, [sampling], use_tqdm=False)
+        (number,) = self._llm.enqueue_chat(chats, [self.sampling(request)], use_tqdm=False)
         # vLLM adds a random suffix to the number it is given and answers without it.
         self._keys[number.partition("-")[0]] = request.key
 
