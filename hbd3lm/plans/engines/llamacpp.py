@@ -89,6 +89,7 @@ class LlamaCppEngine:
             "size": path.stat().st_size,
             "max_model_len": max_model_len,
             "slots": slots,
+            "seed": seed,
             "constrained": self.constrained,
             "versions": {"xllamacpp": xllamacpp.__version__},
         }

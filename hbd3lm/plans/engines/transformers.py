@@ -117,6 +117,7 @@ class TransformersEngine:
             "dtype": str(self._network.dtype).removeprefix("torch."),
             "device": device,
             "batch": self._batch,
+            "seed": seed,
             "constrained": self.constrained,
             "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         }

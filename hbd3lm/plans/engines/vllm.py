@@ -133,6 +133,7 @@ class VLLMEngine:
             "tensor_parallel_size": tensor_parallel_size,
             "pipeline_parallel_size": pipeline_parallel_size,
             "device": "cpu" if on_cpu else "gpu",
+            "seed": seed,
             "constrained": self.constrained,
             "versions": {"vllm": vllm.__version__, "torch": metadata.version("torch")},
         }
