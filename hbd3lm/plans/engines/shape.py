@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 CONSTRAINED_BY_DEFAULT = True
 """What ``--constrained auto`` means to an engine that can (vLLM, llama.cpp, their servers): on. It
-brings digits to none and sentences to two to four at no loss of speed that could be measured
+brings digits to none and sentences to two to four, and a plan takes about as long as without
 (docs/log.md, 2026-11-24). Elsewhere auto means off, and the repair loop does the work alone."""
 
 SENTENCES = (2, 4)
