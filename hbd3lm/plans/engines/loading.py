@@ -17,8 +17,8 @@ WITHOUT_MODEL = "--planner rules or --planner socratic need no language model"
 GGUF_MAGIC = b"GGUF"
 
 
-def import_engine(module: str, extra: str) -> ModuleType:
-    """The library behind an engine.
+def import_engine(module: str, extra: str, what: str | None = None) -> ModuleType:
+    """The library behind an engine, or behind ``what`` it is asked for.
 
     Raises:
         UserError: it is not installed, or its installation is broken.
@@ -27,8 +27,8 @@ def import_engine(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except (ImportError, RuntimeError, OSError) as error:  # a broken binary raises either
         raise UserError(
-            f"--planner {extra} needs the package {module}: pip install 'hbd3lm[{extra}]' "
-            f"(or -e '.[{extra}]'); {WITHOUT_MODEL} ({reason(error)})"
+            f"{what or '--planner ' + extra} needs the package {module}: "
+            f"pip install 'hbd3lm[{extra}]' (or -e '.[{extra}]'); {WITHOUT_MODEL} ({reason(error)})"
         ) from error
 
 

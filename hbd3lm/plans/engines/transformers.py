@@ -72,7 +72,7 @@ class TransformersEngine:
     ) -> None:
         self.constrained = pick_constrained(constrained, default=False)
         check_positive(max_in_flight=max_in_flight, batch=batch)
-        grammars = import_engine("xgrammar", "constrained") if self.constrained else None
+        grammars = _import_grammars("xgrammar") if self.constrained else None
         check_model(model, self.name, revision)
         import torch
         import transformers
@@ -244,6 +244,10 @@ class _Draw:
         return scores.float() - noise.log().to(scores.device)
 
 
+def _import_grammars(module: str) -> Any:
+    return import_engine(module, "constrained", "--constrained on with --planner transformers")
+
+
 def _mask_maker(xgrammar: Any, tokenizer: Any, network: Any) -> Any:
     """A function that makes the logits processors of one batch."""
     from transformers import SuppressTokensLogitsProcessor
@@ -251,7 +255,7 @@ def _mask_maker(xgrammar: Any, tokenizer: Any, network: Any) -> Any:
     vocabulary = network.config.get_text_config().vocab_size
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary)
     shape = xgrammar.GrammarCompiler(info).compile_regex(plan_regex())
-    hf = import_engine("xgrammar.contrib.hf", "constrained")
+    hf = _import_grammars("xgrammar.contrib.hf")
     blanks = lone_spaces(tokenizer.get_vocab())
     device = network.device
     return lambda: [hf.LogitsProcessor(shape), SuppressTokensLogitsProcessor(blanks, device)]
