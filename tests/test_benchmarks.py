@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from importlib import resources
 
 import numpy as np
@@ -162,6 +164,22 @@ def test_the_startup_benchmark_knows_every_program_and_sees_heavy_imports(monkey
     assert startup.main(["--repeats", "1"]) == 1
     with pytest.raises(RuntimeError, match="failed"):
         startup.start(["-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_the_overhead_benchmark_prints_its_table(capsys, monkeypatch, tmp_path):
+    from benchmarks import plan_overhead
+    from tests.toy_chat_model import save_chat_model
+
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    folder = str(save_chat_model(tmp_path / "model", context=2048))  # tokens are bytes here
+    assert plan_overhead.main(["--quick", "--model", folder, "--dtype", "bfloat16"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 problems, 1 turns each" in printed
+    assert re.search(r"submit and poll over LLM.chat: \d\.\d{3}", printed)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,11 @@ above it (:mod:`hbd3lm.plans.generate`) and know no backend.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from hbd3lm.data.records import Problem
-from hbd3lm.errors import UserError
+from hbd3lm.plans.registry import build_by_name
 
 
 @runtime_checkable
@@ -47,21 +45,4 @@ def load_planner(name: str, **options: Any) -> Planner:
         UserError: no such planner, an option it does not have, a missing one, or an engine that
             is not installed.
     """
-    if name not in _REGISTRY:
-        raise UserError(f"--planner: there is no {name!r}; choose from {', '.join(PLANNERS)}")
-    module, _, attribute = _REGISTRY[name].partition(":")
-    planner: Callable[..., Planner] = getattr(import_module(module), attribute)
-    _check_options(name, inspect.signature(planner).parameters, options)
-    return planner(**options)
-
-
-def _check_options(
-    name: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]
-) -> None:
-    known = ", ".join(parameters) or "none"
-    for option in options:
-        if option not in parameters:
-            raise UserError(f"planner {name!r} has no option {option!r}; its options: {known}")
-    for option, parameter in parameters.items():
-        if parameter.default is parameter.empty and option not in options:
-            raise UserError(f"planner {name!r} needs the option {option!r}")
+    return build_by_name("planner", _REGISTRY, name, options)
