@@ -16,6 +16,7 @@ from hbd3lm.diffusion.objective import Objective
 from hbd3lm.model.batch import Batch
 from hbd3lm.model.layout import Document
 from hbd3lm.train.config import TrainingConfig
+from hbd3lm.train.preemption import ignore_in_worker
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class ProblemData(L.LightningDataModule):
             sampler=RemainingSteps(trainer, self.config.accumulate, len(batches)),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=ignore_in_worker,
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -15,6 +15,7 @@ from hbd3lm.model.checkpoint import KEY, ModelCard
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.data import TrainingBatch
+from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.optim import learning_rate_factor, make_optimizer
 
 
@@ -129,5 +130,26 @@ class TrainingModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def flush_logs(self) -> None:
+        """Write what is logged up to this step, which Lightning itself hands over a moment later.
+
+        A checkpoint that is on disk while its step's values are not would leave a gap for good.
+        """
+        trainer, step = self.trainer, self.trainer.global_step
+        logged = trainer.logged_metrics if step % self.config.log_interval == 0 else {}
+        values = {name: float(v) for name, v in logged.items() if name.startswith("train/")}
+        for logger in trainer.loggers:
+            if values and isinstance(logger, MetricsLog):
+                logger.log_metrics({**values, "epoch": trainer.current_epoch}, step - 1)
+            logger.save()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.card.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning counts micro-batches; with another accumulation there are more or fewer.
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        done = checkpoint["global_step"] * self.config.accumulate
+        for counts in (progress["total"], progress["current"]):
+            shift = done - counts["processed"]
+            counts.update({name: count + shift for name, count in counts.items() if count})
