@@ -8,6 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from hbd3lm.diffusion.likelihood import EvaluationBatch, add_losses
 from hbd3lm.diffusion.objective import Objective, negative_log_likelihood
@@ -91,6 +92,8 @@ class TrainingModule(L.LightningModule):
         # scaling; bf16 needs none, so the plain function is right.
         limit = self.config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), limit)
+        if isinstance(norm, DTensor):  # of shares
+            norm = norm.full_tensor()
         # The gradient is that of all processes and micro-batches: all processes stop, or none.
         if not torch.isfinite(norm):
             loss = float(self.sums[0].sum() / self.sums[1].sum())
@@ -110,8 +113,8 @@ class TrainingModule(L.LightningModule):
         self.real_tokens[torch.tensor(indices, device=self.device)] = batch.real_tokens.to(self.nll)
 
     def on_validation_epoch_end(self) -> None:
-        nll = self.all_gather(self.nll).view(-1, *self.nll.shape).sum(0).sum(0)
-        tokens = self.all_gather(self.real_tokens).view(-1, *self.nll.shape).amax(0).sum(0)
+        nll = self.trainer.strategy.reduce(self.nll, reduce_op="sum").sum(0)
+        tokens = self.trainer.strategy.reduce(self.real_tokens, reduce_op="max").sum(0)
         values = {"valid/nelbo": nll.sum() / tokens.sum()}
         for i, segment in enumerate(self.objective.layout.segments):
             values[f"valid/{segment.name}_nelbo"] = nll[i] / tokens[i]

@@ -43,6 +43,7 @@ from hbd3lm.train.data import ProblemData
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
 from hbd3lm.train.preemption import StopSignals
+from hbd3lm.train.sharding import ShardedEMA, ShardedModule, ShardedStrategy
 
 FREE_TO_CHANGE = (
     "max_steps",
@@ -62,6 +63,8 @@ HUSH = (
     ".*isinstance.treespec, LeafSpec.*",
     # It is: the batches depend on the step alone.
     ".*your dataloader is not resumable.*",
+    # It is reduced already when it is logged.
+    ".*It is recommended to use .*sync_dist=True.*",
     # A machine with SLURM on it is like any other until srun is used.
     ".*The `srun` command is available on your system.*",
 )
@@ -110,7 +113,8 @@ def train(
     folder = run_dir / "checkpoints"
     last, best = folder / "last.ckpt", folder / "best.ckpt"
     # Lightning's hints and device lists, twice each under Hydra's logging, are not for users.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     signals = StopSignals()
     last_checkpoint = LastCheckpoint(last, config.checkpoint_every, signals)
     best_checkpoint = BestCheckpoint(best, _warn)
@@ -119,6 +123,7 @@ def train(
         trainer = _make_trainer(
             config, trainer_config, run_dir, [last_checkpoint, best_checkpoint], checkpoint_io
         )
+    sharded = isinstance(trainer.strategy, ShardedStrategy)
     config = config.for_processes(trainer.world_size)
     trainer.accumulate_grad_batches = config.accumulate
     trainer.val_check_interval = config.valid_interval * config.accumulate
@@ -127,6 +132,7 @@ def train(
         settings={
             **card.settings,
             "problems_per_step": config.batch_size * config.accumulate * trainer.world_size,
+            "sharded": sharded,
             "training_problems": _fingerprint(train_documents),
             "validation_problems": _fingerprint(valid_documents),
         },
@@ -141,7 +147,9 @@ def train(
     if trainer.is_global_zero:
         on_start()
     trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
-    module = TrainingModule(net, objective, config, card, seed, len(valid_documents))
+    module = (ShardedModule if sharded else TrainingModule)(
+        net, objective, config, card, seed, len(valid_documents)
+    )
     data = ProblemData(
         train_documents, valid_documents, objective, config, seed, trainer_config.num_workers
     )
@@ -226,7 +234,14 @@ def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_d
     pairs = [
         (name, old.settings.get(name), card.settings.get(name))
         for name in sorted(
-            ("algo", "problems_per_step", "seed", "training_problems", "validation_problems")
+            (
+                "algo",
+                "problems_per_step",
+                "seed",
+                "sharded",
+                "training_problems",
+                "validation_problems",
+            )
         )
     ]
     before, now = old.settings.get("training", {}), card.settings.get("training", {})
@@ -251,8 +266,10 @@ def _make_trainer(
     callbacks: list[L.Callback],
     checkpoint_io: SealedCheckpointIO,
 ) -> L.Trainer:
+    sharded = where.strategy == "fsdp"
     if config.ema_decay:
-        callbacks = [*callbacks, WarmEMA(config.ema_decay)]
+        average = ShardedEMA if sharded else WarmEMA
+        callbacks = [*callbacks, average(config.ema_decay)]
     # A bar redraws itself; in a file every redrawing is another line.
     bar = where.progress_bar and sys.stdout.isatty()
     callbacks += [TQDMProgressBar(refresh_rate=config.log_every) if bar else PrintProgress()]
@@ -265,7 +282,7 @@ def _make_trainer(
             accelerator=where.accelerator,
             devices=where.devices,
             num_nodes=where.num_nodes,
-            strategy=where.strategy,
+            strategy=ShardedStrategy() if sharded else where.strategy,
             precision=resolve_precision(where.precision),
             max_steps=config.max_steps,
             gradient_clip_val=config.grad_clip or None,
