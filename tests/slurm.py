@@ -83,7 +83,7 @@ def single_node(folder: Path) -> Iterator[Slurm]:
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={free_port()}
 SlurmdPort={free_port()}
-AuthInfo=socket={munge}
+AuthInfo=socket={munge},cred_expire=5
 SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPidFile={folder}/slurmctld.pid

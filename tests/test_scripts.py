@@ -132,6 +132,9 @@ def test_every_setting_can_be_given_in_the_environment(recorded, data_path):
         "DATA_DIR": str(data_path.parent),
         "RUN_DIR": "outputs/a run (1)",
         "SEED": "3",
+        "ACCELERATOR": "cpu",
+        "STRATEGY": "fsdp",
+        "GLOBAL_BATCH_SIZE": "64",
     }
     assert set(given) == set(SETTINGS), "a setting of the script is missing here, or the reverse"
     process, overrides, _ = recorded(**given)
@@ -150,6 +153,9 @@ def test_every_setting_can_be_given_in_the_environment(recorded, data_path):
         "DATA_DIR": cfg.data.dir,
         "RUN_DIR": cfg.run_dir,
         "SEED": cfg.seed,
+        "ACCELERATOR": cfg.trainer.accelerator,
+        "STRATEGY": cfg.trainer.strategy,
+        "GLOBAL_BATCH_SIZE": cfg.training.global_batch_size,
     }
     assert {name: str(value) for name, value in found.items()} == {
         name: value for name, value in given.items() if name != "LR"

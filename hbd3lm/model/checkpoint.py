@@ -174,10 +174,11 @@ def check_file(path: Path) -> None:
             if SEAL + _digest(file, size) != seal:
                 raise ValueError("its content does not match its checksum")
             return
+        file.seek(-2, os.SEEK_END)
+        if file.read() != b"\0\0":  # of a zip without a comment: it was not sealed
+            raise ValueError("its checksum is damaged or missing")
     # Files of other writers have no seal, but every zip has a check sum a member.
     with zipfile.ZipFile(path) as archive:
-        if archive.comment:
-            raise ValueError("its checksum is damaged")
         broken = archive.testzip()
         if broken is not None:
             raise ValueError(f"{broken} in it does not match its checksum")

@@ -45,6 +45,8 @@ class SealedCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path, storage_options=None) -> None:
         # Called by the first process alone, while the others wait for it: it must come back.
+        if self.failure is not None:
+            return
         try:
             write_checkpoint(checkpoint, path, self.previous.get(Path(path)))
         except OSError as error:
@@ -60,8 +62,14 @@ def save(trainer: L.Trainer, path: Path) -> None:
     Raises:
         CheckpointNotWrittenError: in all processes, for one and the same reason.
     """
+    io = trainer.strategy.checkpoint_io
+    try:
+        # First the log: a checkpoint must not say that steps are done which are not in it.
+        trainer.lightning_module.flush_logs()
+    except OSError as error:
+        io.failure = f"cannot write the logs: {error.strerror or error}"
     trainer.save_checkpoint(path)
-    failure = trainer.strategy.broadcast(trainer.strategy.checkpoint_io.failure)
+    failure = trainer.strategy.broadcast(io.failure)
     if failure is not None:
         raise CheckpointNotWrittenError(failure)
 
@@ -100,7 +108,6 @@ class LastCheckpoint(Checkpoint):
         finished = step == trainer.max_steps
         stop = self.signals.received_anywhere(trainer) and not finished
         if step % self.every == 0 or finished or stop:
-            pl_module.flush_logs()
             save(trainer, self.path)
         if stop:
             raise Preempted(step)

@@ -30,7 +30,7 @@ class MetricsLog(Logger):
         super().__init__()
         self.path, self.seconds = folder / "metrics.csv", seconds
         self._rows: dict[int, dict[str, Any]] = {}
-        self._saved = time.monotonic()
+        self._saved, self._unsaved = time.monotonic(), False
         self._read(step)
 
     @property
@@ -64,21 +64,26 @@ class MetricsLog(Logger):
         if step is None:
             raise ValueError("metrics are logged with their step")
         self._rows.setdefault(step, {"step": step}).update(metrics)
+        self._unsaved = True
+
+    def save(self) -> None:
+        """Lightning calls this after every row; the file is written now and then."""
         if time.monotonic() - self._saved >= self.seconds:
-            self.save()
+            self.flush()
 
     @rank_zero_only
-    def save(self) -> None:
-        names = {name for row in self._rows.values() for name in row}
-        if not names:
+    def flush(self) -> None:
+        """Write what is not on disk yet."""
+        if not self._unsaved:
             return
+        names = {name for row in self._rows.values() for name in row}
         columns = ["step", *sorted(names - {"step"})]
         with atomic_write(self.path) as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(row for _, row in sorted(self._rows.items()))
-        self._saved = time.monotonic()
+        self._saved, self._unsaved = time.monotonic(), False
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self.save()
+        self.flush()

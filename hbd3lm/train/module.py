@@ -142,9 +142,10 @@ class TrainingModule(L.LightningModule):
         logged = trainer.logged_metrics if step % self.config.log_interval == 0 else {}
         values = {name: float(v) for name, v in logged.items() if name.startswith("train/")}
         for logger in trainer.loggers:
-            if values and isinstance(logger, MetricsLog):
-                logger.log_metrics({**values, "epoch": trainer.current_epoch}, step - 1)
-            logger.save()
+            if isinstance(logger, MetricsLog):
+                if values:
+                    logger.log_metrics({**values, "epoch": trainer.current_epoch}, step - 1)
+                logger.flush()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.card.to_dict()

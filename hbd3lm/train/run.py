@@ -163,12 +163,16 @@ def train(
             "Lower training.learning_rate, raise training.warmup_steps, or train with "
             "trainer.precision=32-true"
         ) from None
-    except CheckpointNotWrittenError as error:
-        raise UserError(_disk_message(trainer, str(error), run_dir, last, best)) from None
-    except OSError as error:  # the logs
-        if error.errno not in DISK_FULL:
+    except (CheckpointNotWrittenError, OSError) as error:
+        # Loggers that cannot write their last words either hide the first failure.
+        if isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
-        raise UserError(_disk_message(trainer, str(error), run_dir, last, best)) from None
+        raise UserError(
+            f"training stopped at step {trainer.global_step}: "
+            f"{checkpoint_io.failure or f'cannot write the logs: {error}'}; "
+            f"{_last_good(last, best)}. Make room for {run_dir} and run the same command again: "
+            "it goes on from there"
+        ) from None
     summary = {
         "steps": trainer.global_step,
         "resumed_from": str(resume_from) if resume_from else None,
@@ -205,13 +209,6 @@ def _warn(message: str) -> None:
 def _last_good(last: Path, best: Path) -> str:
     kept = next((path for path in (last, best) if path.exists()), None)
     return f"the last good checkpoint is {kept}" if kept else "no checkpoint was due before"
-
-
-def _disk_message(trainer: L.Trainer, reason: str, run_dir: Path, last: Path, best: Path) -> str:
-    return (
-        f"training stopped at step {trainer.global_step}: {reason}; {_last_good(last, best)}. "
-        f"Make room for {run_dir} and run the same command again: it goes on from there"
-    )
 
 
 def _fingerprint(documents: Sequence[Document]) -> str:
