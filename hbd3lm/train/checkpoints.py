@@ -77,16 +77,20 @@ def save(trainer: L.Trainer, path: Path) -> None:
 class LastCheckpoint(Checkpoint):
     """Saves the whole state every ``every`` optimiser steps, at the last, and when asked to stop.
 
+    Where a validation follows the step it comes first: Lightning would not make up for it in a
+    run that is resumed from a state before it.
+
     Args:
         path: the file; the one before is kept beside it.
+        valid_every: optimiser steps between validations.
         signals: who may ask.
 
     Attributes:
         damaged: files that were found so, to be set aside when training starts.
     """
 
-    def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
-        self.path, self.every, self.signals = path, every, signals
+    def __init__(self, path: Path, every: int, valid_every: int, signals: StopSignals) -> None:
+        self.path, self.every, self.valid_every, self.signals = path, every, valid_every, signals
         self.damaged: tuple[Path, ...] = ()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -104,6 +108,13 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of an optimiser step
+        if trainer.global_step % self.valid_every:
+            self._end_step(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end_step(trainer)
+
+    def _end_step(self, trainer: L.Trainer) -> None:
         step = trainer.global_step
         finished = step == trainer.max_steps
         stop = self.signals.received_anywhere(trainer) and not finished
@@ -116,8 +127,8 @@ class LastCheckpoint(Checkpoint):
 class BestCheckpoint(Checkpoint):
     """Saves the state with the lowest validation NELBO.
 
-    The value to beat is the one the file itself holds. What ``last.ckpt`` knows may be older:
-    it is written before the validation of its step, and a run may break off long after it.
+    The value to beat is the one the file itself holds. What ``last.ckpt`` knows may be older: a
+    run may break off long after it.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:

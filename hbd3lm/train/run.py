@@ -116,12 +116,17 @@ def train(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     signals = StopSignals()
-    last_checkpoint = LastCheckpoint(last, config.checkpoint_every, signals)
+    last_checkpoint = LastCheckpoint(last, config.checkpoint_every, config.valid_interval, signals)
     best_checkpoint = BestCheckpoint(best, _warn)
     checkpoint_io = SealedCheckpointIO({last: folder / "previous.ckpt"})
     with _hush():
         trainer = _make_trainer(
-            config, trainer_config, run_dir, [last_checkpoint, best_checkpoint], checkpoint_io
+            # The best first: what is in the last will not be done again.
+            config,
+            trainer_config,
+            run_dir,
+            [best_checkpoint, last_checkpoint],
+            checkpoint_io,
         )
     sharded = isinstance(trainer.strategy, ShardedStrategy)
     config = config.for_processes(trainer.world_size)
