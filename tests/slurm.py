@@ -17,6 +17,10 @@ PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # wh
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 
 
+class NotStartedError(Exception):
+    """A daemon ended, or was not ready in time; with what it said."""
+
+
 def missing() -> str | None:
     """Why there can be no SLURM here; None if there can."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
@@ -144,5 +148,5 @@ def _until(ready, daemon: subprocess.Popen, folder: Path, seconds: float = 60) -
         if daemon.poll() is not None or time.monotonic() > end:
             logs = [*folder.glob("*.out"), *folder.glob("*.log")]
             tails = "\n".join(f"{log.name}: {log.read_text()[-1000:]}" for log in logs)
-            raise RuntimeError(f"{daemon.args[0]} did not start:\n{tails}")
+            raise NotStartedError(f"{daemon.args[0]} did not start:\n{tails}")
         time.sleep(0.1)

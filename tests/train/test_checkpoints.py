@@ -1,4 +1,4 @@
-"""Checkpoints that can be relied on: damage is noticed, the one before is used, disks may be full."""
+"""Checkpoints to rely on: damage is noticed, the one before is used, disks may be full."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_code_in_a_checkpoint_is_refused_when_resuming_too(copy, tmp_path):
     with pytest.raises(UserError, match=r"last\.ckpt holds more than tensors and plain values"):
         run(copy, **STEPS)
     path.write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(UserError, match="no checkpoint in .* is whole"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
         run(copy, **STEPS)
     assert not (tmp_path / "sprung").exists()
 

@@ -57,11 +57,14 @@ for line in sys.stdin:  # a folder and, if the sitting is to kill itself, where
 def sit(folder: Path, moment: str) -> int:
     """One sitting, in a process of its own; notes each optimiser step that it begins."""
     original = training_module.TrainingModule.on_train_batch_start
-    steps = open(folder.with_suffix(".steps"), "w")
+    notes = folder.with_suffix(".steps")
+
+    def note(text) -> None:
+        with notes.open("a") as file:
+            file.write(f"{text}\n")
 
     def on_train_batch_start(self, batch, batch_idx):
-        steps.write(f"{self.trainer.global_step}\n")
-        steps.flush()
+        note(self.trainer.global_step)
         original(self, batch, batch_idx)
 
     training_module.TrainingModule.on_train_batch_start = on_train_batch_start
@@ -70,8 +73,7 @@ def sit(folder: Path, moment: str) -> int:
     try:
         run(folder, **SETTINGS)
     except Preempted as stop:
-        steps.write(f"stopped {stop.step}\n")
-        steps.flush()
+        note(f"stopped {stop.step}")
         return EXIT_STATUS
     return 0
 
@@ -249,12 +251,12 @@ def test_the_program_ends_with_its_own_status_and_says_how_to_go_on(tmp_path):
         "trainer.progress_bar=false", "trainer.num_workers=1", "training.batch_size=2",
         "training.valid_samples=1", "training.log_every=1", f"run_dir={tmp_path / 'run'}",
     ]  # fmt: skip
-    log = open(tmp_path / "log", "w+")
-    process = subprocess.Popen(
-        [*command, "training.max_steps=100000"], cwd=REPOSITORY, stdout=log, stderr=log,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )  # fmt: skip
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [*command, "training.max_steps=100000"], cwd=REPOSITORY, stdout=log, stderr=log,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )  # fmt: skip
     while "step 1/100000" not in (tmp_path / "log").read_text():
         assert process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.05)
