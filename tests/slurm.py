@@ -103,7 +103,7 @@ SelectType=select/cons_tres
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 ReturnToService=2
-SchedulerParameters=requeue_delay=1
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=32 RealMemory=262144 Gres=gpu:4
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP

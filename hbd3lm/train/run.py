@@ -240,12 +240,19 @@ def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_d
                 "algo",
                 "problems_per_step",
                 "seed",
-                "sharded",
                 "training_problems",
                 "validation_problems",
             )
         )
     ]
+    # An optimiser's state has another order when it is put together from shares.
+    pairs.append(
+        (
+            "trainer.strategy=fsdp",
+            bool(old.settings.get("sharded")),
+            bool(card.settings.get("sharded")),
+        )
+    )
     before, now = old.settings.get("training", {}), card.settings.get("training", {})
     pairs += [
         (f"training.{name}", before.get(name), now.get(name))

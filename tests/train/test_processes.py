@@ -41,11 +41,11 @@ SETTINGS = {"max_steps": 6, "valid_every": 3, "checkpoint_every": 2}
 
 
 def of_two(folder: Path) -> None:
-    """What each of two processes does, given its rank in the environment."""
+    """What each of two processes does: tasks of a job, each alone on its node."""
     torch.set_num_threads(1)
-    rank = int(os.environ["RANK"])
+    rank = int(os.environ["SLURM_PROCID"])
     for strategy in STRATEGIES:
-        trainer = replace(QUIET, devices=2, strategy=strategy)
+        trainer = replace(QUIET, devices=1, num_nodes=2, strategy=strategy)
         settings = {**SETTINGS, "trainer": trainer, "batch_size": 2, "global_batch_size": 8}
         run(folder / strategy, **settings)
 
@@ -85,10 +85,14 @@ def trained(one_thread, tmp_path_factory) -> Path:
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": "2",
+        # What srun tells the tasks of a job on two nodes, but for where to meet.
+        "SLURM_JOB_NAME": "test",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_NNODES": "2",
+        "SLURM_LOCALID": "0",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "TORCHELASTIC_RUN_ID": "test",
     }
     code = f"from tests.train import test_processes as t; t.of_two(t.Path({str(folder)!r}))"
     both = []
@@ -97,7 +101,7 @@ def trained(one_thread, tmp_path_factory) -> Path:
             both.append(
                 subprocess.Popen(
                     [sys.executable, "-c", code],
-                    env=environment | {"RANK": rank, "LOCAL_RANK": rank},
+                    env=environment | {"SLURM_PROCID": rank, "SLURM_NODEID": rank},
                     stdout=output,
                     stderr=output,
                 )
@@ -148,7 +152,7 @@ def test_only_the_first_process_speaks(trained):
 
 @pytest.mark.slow
 def test_a_sharded_run_is_not_continued_unsharded(trained):
-    with pytest.raises(UserError, match=r"sharded: True != False"):
+    with pytest.raises(UserError, match=r"trainer\.strategy=fsdp: True != False"):
         run(trained / "fsdp", **SETTINGS, batch_size=8)
 
 
