@@ -190,9 +190,9 @@ def _train(cfg: DictConfig) -> int | None:
         )
     except Preempted as stop:
         print(
-            f"stopped after step {stop.step} of {config.max_steps}, as asked by a signal; "
-            f"{run_dir / 'checkpoints' / 'last.ckpt'} is saved. The same command goes on from "
-            f"there (exit status {EXIT_STATUS})",
+            f"stopped after step {stop.step} of {config.max_steps}, as asked by a signal, and "
+            f"saved to {run_dir / 'checkpoints'}. The same command goes on from there "
+            f"(exit status {EXIT_STATUS})",
             flush=True,
         )
         return EXIT_STATUS

@@ -145,7 +145,8 @@ class TrainerConfig:
     num_nodes: int = 1
     """Nodes (SLURM)."""
     strategy: str = "auto"
-    """Lightning's strategy: ``auto``, ``ddp``, ``fsdp``, ..."""
+    """Lightning's strategy: ``auto`` (one process, else ``ddp``), ``ddp``, ...; ``fsdp`` divides
+    weights, optimiser and average among the processes."""
     precision: str = "auto"
     """Of training: ``bf16-mixed``, ``32-true`` or ``auto``: bf16 where the hardware multiplies it.
     Evaluation and sampling compute in float32."""

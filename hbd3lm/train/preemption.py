@@ -13,7 +13,7 @@ EXIT_STATUS = 75
 
 
 class Preempted(Exception):  # noqa: N818  not an error: the run is saved
-    """Training was asked to stop, and has saved its state.
+    """Training was asked to stop; what it has done is saved.
 
     Attributes:
         step: optimiser steps done and saved.

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.errors import UserError
@@ -42,7 +42,7 @@ from hbd3lm.train.config import TrainerConfig, TrainingConfig
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
-from hbd3lm.train.preemption import StopSignals
+from hbd3lm.train.preemption import Preempted, StopSignals
 from hbd3lm.train.sharding import ShardedEMA, ShardedModule, ShardedStrategy
 
 FREE_TO_CHANGE = (
@@ -149,8 +149,6 @@ def train(
             _warn(found.warning)
             last_checkpoint.damaged = found.damaged_paths
     resume_from = found.path if found else None
-    if trainer.is_global_zero:
-        on_start()
     trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
     module = (ShardedModule if sharded else TrainingModule)(
         net, objective, config, card, seed, len(valid_documents)
@@ -161,7 +159,12 @@ def train(
     started = time.perf_counter()
     try:
         with _hush(), signals:
+            if trainer.is_global_zero:
+                on_start()
             trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    except SIGTERMException:
+        # Lightning's handler was quicker than ours, before the first step.
+        raise Preempted(trainer.global_step) from None
     except BrokenLossError as error:
         raise UserError(
             f"training stopped at step {trainer.global_step}: {error}; {_last_good(last, best)}. "
@@ -172,9 +175,10 @@ def train(
         # Loggers that cannot write their last words either hide the first failure.
         if isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
+        step = max(trainer.global_step, found.step if found else 0)
         raise UserError(
-            f"training stopped at step {trainer.global_step}: "
-            f"{checkpoint_io.failure or f'cannot write the logs: {error}'}; "
+            f"training stopped at step {step}: "
+            f"{checkpoint_io.failure or f'cannot write to {run_dir}: {error.strerror}'}; "
             f"{_last_good(last, best)}. Make room for {run_dir} and run the same command again: "
             "it goes on from there"
         ) from None
@@ -323,7 +327,7 @@ def _make_loggers(names: Sequence[str], run_dir: Path, step: int) -> list[Logger
             loggers.append(MetricsLog(run_dir / "logs", step))
         elif name == "tensorboard":
             loggers.append(
-                TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=step)
+                TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=step or None)
             )
         else:
             try:

@@ -265,6 +265,9 @@ def test_the_program_ends_with_its_own_status_and_says_how_to_go_on(tmp_path):
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     step = read_checkpoint(last)[1]["global_step"]
     text = (tmp_path / "log").read_text()
-    assert f"stopped after step {step} of 100000, as asked by a signal; {last} is saved" in text
+    assert (
+        f"stopped after step {step} of 100000, as asked by a signal, and saved to {last.parent}"
+        in text
+    )
     assert "The same command goes on from there (exit status 75)" in text
     assert "Traceback" not in text
