@@ -172,15 +172,16 @@ def train(
             "trainer.precision=32-true"
         ) from None
     except (CheckpointNotWrittenError, OSError) as error:
-        # Loggers that cannot write their last words either hide the first failure.
-        if isinstance(error, OSError) and error.errno not in DISK_FULL:
-            raise
+        reason = checkpoint_io.failure or str(error)
+        if isinstance(error, OSError):
+            # Loggers that cannot write their last words either hide the first failure.
+            if error.errno not in DISK_FULL:
+                raise
+            reason = checkpoint_io.failure or f"cannot write to {run_dir}: {error.strerror}"
         step = max(trainer.global_step, found.step if found else 0)
         raise UserError(
-            f"training stopped at step {step}: "
-            f"{checkpoint_io.failure or f'cannot write to {run_dir}: {error.strerror}'}; "
-            f"{_last_good(last, best)}. Make room for {run_dir} and run the same command again: "
-            "it goes on from there"
+            f"training stopped at step {step}: {reason}; {_last_good(last, best)}. Make room for "
+            f"{run_dir} and run the same command again: it goes on from there"
         ) from None
     summary = {
         "steps": trainer.global_step,
