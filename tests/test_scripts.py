@@ -66,7 +66,7 @@ def recorded(tmp_path, data_path):
         encoding="utf-8",
     )
     srun = tmp_path / "bin" / "srun"
-    srun.write_text('#!/bin/bash\nSTARTED_BY=srun exec "$@"\n', encoding="utf-8")
+    srun.write_text('#!/bin/bash\nshift\nSTARTED_BY=srun exec "$@"\n', encoding="utf-8")
     for program in (python, srun):
         program.chmod(0o755)
 
@@ -132,6 +132,9 @@ def test_every_setting_can_be_given_in_the_environment(recorded, data_path):
         "DATA_DIR": str(data_path.parent),
         "RUN_DIR": "outputs/a run (1)",
         "SEED": "3",
+        "ACCELERATOR": "cpu",
+        "STRATEGY": "fsdp",
+        "GLOBAL_BATCH_SIZE": "64",
     }
     assert set(given) == set(SETTINGS), "a setting of the script is missing here, or the reverse"
     process, overrides, _ = recorded(**given)
@@ -150,6 +153,9 @@ def test_every_setting_can_be_given_in_the_environment(recorded, data_path):
         "DATA_DIR": cfg.data.dir,
         "RUN_DIR": cfg.run_dir,
         "SEED": cfg.seed,
+        "ACCELERATOR": cfg.trainer.accelerator,
+        "STRATEGY": cfg.trainer.strategy,
+        "GLOBAL_BATCH_SIZE": cfg.training.global_batch_size,
     }
     assert {name: str(value) for name, value in found.items()} == {
         name: value for name, value in given.items() if name != "LR"
@@ -177,9 +183,39 @@ def test_in_a_slurm_job_srun_starts_one_process_per_gpu(recorded):
     assert (cfg.trainer.accelerator, cfg.trainer.devices, cfg.trainer.num_nodes) == ("gpu", 4, 2)
 
 
-def test_the_job_asks_for_four_gpus_and_a_day():
+def test_the_job_asks_for_four_gpus_and_a_day_and_to_be_warned_and_queued_again():
     header = re.findall(r"^#SBATCH (\S+)", TRAIN.read_text(encoding="utf-8"), re.MULTILINE)
     assert {"--gres=gpu:4", "--ntasks-per-node=4", "--time=24:00:00"} <= set(header)
+    assert {"--signal=USR1@120", "--requeue", "--open-mode=append"} <= set(header)
+
+
+@pytest.mark.parametrize(
+    "status, state, queued_again",
+    [
+        (75, "RUNNING", True),
+        (75, "COMPLETING", False),
+        (1, "RUNNING", False),
+        (0, "RUNNING", False),
+    ],
+    ids=["stopped by a signal", "cancelled", "failed", "finished"],
+)
+def test_a_job_queues_itself_again_only_if_it_was_stopped_and_not_cancelled(
+    recorded, tmp_path, status, state, queued_again
+):
+    for name, body in (
+        ("srun", f"exit {status}"),
+        ("squeue", f"echo {state}"),
+        ("scontrol", f'echo "$*" > {tmp_path}/scontrol'),
+    ):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    process, _, _ = recorded(
+        SLURM_JOB_ID="17", SLURM_SUBMIT_DIR=str(REPOSITORY), SLURM_NTASKS_PER_NODE="4"
+    )
+    assert process.returncode == status
+    assert (tmp_path / "scontrol").exists() == queued_again
+    if queued_again:
+        assert (tmp_path / "scontrol").read_text() == "requeue 17\n"
 
 
 def test_a_job_submitted_elsewhere_says_where_to_submit_it(recorded, tmp_path):

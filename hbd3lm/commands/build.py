@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -256,14 +259,24 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
     output = Path(cfg.run_dir) / "data" / f"{split}.json"
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
     settings = {"planner": planner, "dataset": name, "split": split}
-    return generate_plans(
-        problems.problems,
-        load_planner(planner),
-        output,
-        settings=settings,
-        overwrite=True,
-        wait=True,  # the processes of one training run come here together
-    )
+    with contextlib.ExitStack() as stack:
+        if get_rank():  # every process of a training run plans; one of them writes the file
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory())) / output.name
+        return generate_plans(
+            problems.problems,
+            load_planner(planner),
+            output,
+            settings=settings,
+            overwrite=True,
+            wait=True,
+            progress=not get_rank(),
+        )
+
+
+def get_rank() -> int:
+    """Number of this process among those of a job; 0 outside of one."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as Lightning asks
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -185,20 +187,36 @@ def _known_keys(tree: dict, prefix: str = "") -> list[str]:
     return keys
 
 
-def dispatch(cfg: DictConfig) -> None:
-    """Run the mode the configuration names."""
+def dispatch(cfg: DictConfig) -> int | None:
+    """Run the mode the configuration names; the exit status if it is not 0."""
     keep_freed_memory()  # before torch is imported
     modes = {"train": train, "ppl_eval": ppl_eval, "sample_eval": sample_eval, "sample": sample}
     if cfg.mode not in modes:
         raise UserError(f"mode={cfg.mode}: choose one of {', '.join(modes)}")
-    modes[cfg.mode](cfg)
+    return modes[cfg.mode](cfg)
 
 
 # -- modes ----------------------------------------------------------------------------------
 
 
-def train(cfg: DictConfig) -> None:
-    """Train into ``run_dir``, or go on where it stopped."""
+def train(cfg: DictConfig) -> int | None:
+    """Train into ``run_dir``, or go on where it stopped.
+
+    Of several processes the first one speaks for all.
+    """
+    from hbd3lm.commands.build import get_rank
+
+    if get_rank() == 0:
+        return _train(cfg)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            _train(cfg)
+        except UserError:
+            return 1
+    return 0  # also when preempted: Lightning kills the others if one of them ends otherwise
+
+
+def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.commands import build
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
@@ -226,6 +244,7 @@ def train(cfg: DictConfig) -> None:
     import torch
 
     from hbd3lm.model.transformer import Transformer
+    from hbd3lm.train.preemption import EXIT_STATUS, Preempted
     from hbd3lm.train.run import train as run_training
 
     torch.manual_seed(seed)
@@ -242,22 +261,29 @@ def train(cfg: DictConfig) -> None:
         with atomic_write(run_dir / "config.yaml") as file:
             file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
-    summary = run_training(
-        net,
-        objective,
-        documents["train"],
-        documents["valid"],
-        config,
-        where,
-        card,
-        run_dir,
-        seed,
-        describe_run,
-    )
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if rank_zero_only.rank:
-        return
+    try:
+        summary = run_training(
+            net,
+            objective,
+            documents["train"],
+            documents["valid"],
+            config,
+            where,
+            card,
+            run_dir,
+            seed,
+            describe_run,
+        )
+    except Preempted as stop:
+        print(
+            f"stopped after step {stop.step} of {config.max_steps}, as asked by a signal, and "
+            f"saved to {run_dir / 'checkpoints'}. The same command goes on from there "
+            f"(exit status {EXIT_STATUS})",
+            flush=True,
+        )
+        return EXIT_STATUS
+    if build.get_rank():
+        return None
     if "csv" in where.loggers:
         from hbd3lm.report.loss_figure import draw_loss_figure
 
@@ -265,6 +291,7 @@ def train(cfg: DictConfig) -> None:
     print(json.dumps(summary, indent=2))
     same_data = [f"data={cfg.data.name}"] if cfg.data.name != "gsm8k" else []
     print("next:", *("python main.py mode=sample_eval", *same_data, f"run_dir={run_dir}"))
+    return None
 
 
 def _describe(layout: Layout) -> str:

@@ -5,20 +5,30 @@ A training checkpoint is Lightning's (optimiser, loops, callbacks) plus one entr
 ``state_dict`` holds the averaged weights (EMA) whenever training keeps an average. A folder that
 ``hbd3lm export`` wrote holds the same description in ``config.json`` and those weights in
 ``model.safetensors``.
+
+The file is a torch archive (a zip) that ends in a seal: its comment is the SHA-256 of all bytes
+before. torch does not compare the check sums of a zip when it reads one, so without the seal a
+flipped bit would be a slightly different model.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import pickle
+import re
+import struct
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from hbd3lm.errors import UserError
+from hbd3lm.files import atomic_write
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import Layout
 from hbd3lm.model.transformer import Transformer
@@ -29,6 +39,12 @@ NET_PREFIX = "net."
 """How the Lightning module names the network in its state dict."""
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """What :func:`load_network` reads of an exported folder; the code in it is never run."""
+SEAL = b"hbd3lm sha256 "
+SEAL_SIZE = len(SEAL) + 64
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint file that is not what was written: cut off, changed, or something else."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +97,104 @@ class ModelCard:
         return found
 
 
+def write_checkpoint(
+    content: dict[str, Any], path: str | Path, previous: str | Path | None = None
+) -> None:
+    """Write a sealed checkpoint beside ``path`` and move it there when it is whole.
+
+    Args:
+        previous: where the file now at ``path`` is kept. At every moment one of the two is a
+            whole checkpoint.
+
+    Raises:
+        OSError: the disk is full, for one; ``path`` is as it was.
+    """
+    path = Path(path)
+    with atomic_write(path, "w+b") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # torch's archive writer hides the disk's error behind one of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        _seal(file)
+        if previous is not None and path.exists():
+            _keep(path, Path(previous))
+
+
+def _seal(file: IO[bytes]) -> None:
+    """End the zip in ``file`` in a comment: the digest of all that stands before it."""
+    file.seek(-2, os.SEEK_END)
+    if file.read() != b"\0\0":
+        raise RuntimeError("the archive written by torch has a comment of its own")
+    file.seek(-2, os.SEEK_END)
+    file.write(struct.pack("<H", SEAL_SIZE))
+    file.seek(0)
+    digest = _digest(file)
+    file.seek(0, os.SEEK_END)
+    file.write(SEAL + digest)
+
+
+def _digest(file: IO[bytes], size: int | None = None) -> bytes:
+    """SHA-256, in hex, of the next ``size`` bytes (default: of all to the end)."""
+    digest = hashlib.sha256()
+    left = size
+    while chunk := file.read(1 << 20 if left is None else min(left, 1 << 20)):
+        digest.update(chunk)
+        left = None if left is None else left - len(chunk)
+    return digest.hexdigest().encode()
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give ``path`` the second name ``previous``, without a moment in which it has none."""
+    link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        os.replace(path, previous)
+        return
+    try:
+        os.replace(link, previous)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(link)
+
+
+def check_file(path: Path) -> None:
+    """Are these the bytes that were written?
+
+    Raises:
+        ValueError: no, and how one can tell.
+    """
+    # torch.load would take any other file for a pickle and fail in a dozen ways.
+    if not zipfile.is_zipfile(path):
+        raise ValueError("its table of contents is missing")
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END) - SEAL_SIZE
+        file.seek(max(0, size))
+        seal = file.read()
+        file.seek(0)
+        if re.fullmatch(SEAL + b"[0-9a-f]{64}", seal):
+            if SEAL + _digest(file, size) != seal:
+                raise ValueError("its content does not match its checksum")
+            return
+        file.seek(-2, os.SEEK_END)
+        if file.read() != b"\0\0":  # of a zip without a comment: it was not sealed
+            raise ValueError("its checksum is damaged or missing")
+    # Files of other writers have no seal, but every zip has a check sum a member.
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"{broken} in it does not match its checksum")
+
+
 def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCard, dict]:
     """The card and the raw content of a checkpoint file; tensors only, no code is executed.
 
     Raises:
-        UserError: the file is missing, damaged, or not one of ours.
+        DamagedCheckpointError: a checkpoint it is not, or not any more.
+        UserError: the file is missing, holds code, or is not one of ours.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,15 +202,22 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCa
             f"{what}: no such file: {path}; train first (python main.py mode=train), or give "
             "checkpoint=FILE.ckpt"
         )
+    damage = (RuntimeError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError, OSError)
     try:
-        # torch.load would take any other file for a pickle and fail in a dozen ways.
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("its table of contents is missing")
+        check_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|[Gg]lobal) ([\w.]+)", str(error))
         raise UserError(
+            f"{what}: {path} holds more than tensors and plain values"
+            f"{f' ({found[1]})' if found else ''}; nothing of it was executed. It was not written "
+            "by hbd3lm: use another file"
+        ) from None
+    except damage as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedCheckpointError(
             f"{what}: {path} is damaged or no checkpoint ({reason}); use another one of that run"
+            f"{_others(path)}"
         ) from None
     if not isinstance(content, dict) or KEY not in content:
         raise UserError(f"{what}: {path} is not a checkpoint of hbd3lm")
@@ -155,6 +271,12 @@ def read_exported(folder: str | Path, what: str = "checkpoint") -> tuple[ModelCa
             "model again"
         ) from None
     return card, {name.removeprefix(NET_PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def _others(path: Path) -> str:
+    """The checkpoints beside ``path``, as the overrides that choose them."""
+    others = sorted(other for other in path.parent.glob("*.ckpt") if other.name != path.name)
+    return "".join(f"{', ' if i else ': '}checkpoint={other}" for i, other in enumerate(others))
 
 
 def load_network(

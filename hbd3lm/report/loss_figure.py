@@ -12,21 +12,16 @@ SEGMENTS = ("plan", "execution")
 
 
 def read_metrics(logs: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) pairs of every logged metric, over all sittings of an interrupted run.
-
-    Args:
-        logs: the run's ``logs`` folder; each sitting is a ``version_N`` inside it. Where a
-            resumed run repeats steps, the later sitting counts.
-    """
-    series: dict[str, dict[int, float]] = {}
-    files = sorted(Path(logs).glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:]))
-    for file in files:
-        with file.open(encoding="utf-8", newline="") as lines:
+    """(step, value) pairs of every logged metric, from ``metrics.csv`` in a run's ``logs``."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    path = Path(logs) / "metrics.csv"
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
                 for name, value in row.items():
                     if value and name not in ("step", "epoch"):
-                        series.setdefault(name, {})[int(row["step"])] = float(value)
-    return {name: sorted(points.items()) for name, points in series.items()}
+                        series.setdefault(name, []).append((int(row["step"]), float(value)))
+    return series
 
 
 def draw_loss_figure(logs: str | Path, path: str | Path) -> None:

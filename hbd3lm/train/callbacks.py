@@ -1,17 +1,14 @@
-"""Callbacks of a training run: the weight average, checkpoints, progress without a terminal."""
+"""Callbacks of a training run: the weight average, progress without a terminal."""
 
 from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
-
-from hbd3lm.model.checkpoint import read_checkpoint
 
 
 class WarmEMA(WeightAveraging):
@@ -30,47 +27,6 @@ class WarmEMA(WeightAveraging):
             torch._foreach_lerp_(averages, currents, rate)
 
         super().__init__(multi_avg_fn=average)
-
-
-class LastCheckpoint(Checkpoint):
-    """Saves the whole state every ``every`` optimiser steps, and at the last one, to one file.
-
-    Lightning writes to a temporary file first: a crash while saving leaves the old file whole.
-    """
-
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # in the middle of an optimiser step
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            trainer.save_checkpoint(self.path)
-
-
-class BestCheckpoint(Checkpoint):
-    """Saves the state with the lowest validation NELBO.
-
-    The value to beat is the one the file itself holds. What ``last.ckpt`` knows may be older:
-    it is written before the validation of its step, and a run may break off long after it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.nelbo = path, math.inf
-
-    def state_dict(self) -> dict[str, float]:
-        return {"nelbo": self.nelbo}
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.path.exists():
-            _, content = read_checkpoint(self.path, "run_dir")
-            self.nelbo = content["callbacks"][self.state_key]["nelbo"]
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        nelbo = float(trainer.callback_metrics["valid/nelbo"])  # the same in every process
-        if nelbo < self.nelbo:
-            self.nelbo = nelbo
-            trainer.save_checkpoint(self.path)
 
 
 class PrintProgress(L.Callback):

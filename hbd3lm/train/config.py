@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hbd3lm.errors import UserError
 
@@ -21,6 +21,8 @@ class TrainingConfig:
     """Problems per process and micro-batch."""
     accumulate: int = 1
     """Micro-batches per optimiser step."""
+    global_batch_size: int | None = None
+    """Problems per optimiser step, over all processes and micro-batches: sets accumulate."""
     learning_rate: float = 3e-4
     """Peak learning rate of AdamW."""
     warmup_steps: int | None = None
@@ -56,13 +58,15 @@ class TrainingConfig:
             "max_steps",
             "batch_size",
             "accumulate",
+            "global_batch_size",
             "valid_every",
             "valid_samples",
             "checkpoint_every",
             "log_every",
         ):
-            if getattr(self, name) < 1:
-                raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"training.{name} must be at least 1, got {value}")
         if self.learning_rate <= 0:
             raise UserError(f"training.learning_rate must be positive, got {self.learning_rate}")
         if self.warmup_steps is not None and self.warmup_steps < 0:
@@ -82,6 +86,29 @@ class TrainingConfig:
                     f"training.{name}={getattr(self, name)}: choose one of {', '.join(allowed)}"
                 )
 
+    def for_processes(self, processes: int) -> TrainingConfig:
+        """These settings with the ``accumulate`` that ``global_batch_size`` takes.
+
+        Raises:
+            UserError: the global batch is not made of whole micro-batches, or contradicts
+                ``accumulate``.
+        """
+        total, share = self.global_batch_size, self.batch_size * processes
+        if total is None:
+            return self
+        made = f"training.batch_size={self.batch_size} x {processes} process(es) = {share}"
+        if total % share:
+            raise UserError(
+                f"training.global_batch_size={total} is no multiple of {made}; "
+                f"{_remedy(total, self.batch_size, processes)}"
+            )
+        if self.accumulate not in (1, total // share):
+            raise UserError(
+                f"training.global_batch_size={total} contradicts "
+                f"training.accumulate={self.accumulate} with {made}; leave out one of them"
+            )
+        return replace(self, accumulate=total // share)
+
     @property
     def resolved_warmup_steps(self) -> int:
         if self.warmup_steps is not None:
@@ -99,6 +126,14 @@ class TrainingConfig:
         return min(self.valid_every, self.max_steps)
 
 
+def _remedy(total: int, limit: int, processes: int) -> str:
+    """The largest batch size up to ``limit`` with which the global batch comes out even."""
+    for size in range(min(limit, total // processes), 0, -1):
+        if total % (size * processes) == 0:
+            return f"set training.batch_size={size}"
+    return f"it must be a multiple of the number of processes, {processes}"
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """The ``trainer`` group: where and how the steps are computed."""
@@ -110,7 +145,8 @@ class TrainerConfig:
     num_nodes: int = 1
     """Nodes (SLURM)."""
     strategy: str = "auto"
-    """Lightning's strategy: ``auto``, ``ddp``, ``fsdp``, ..."""
+    """Lightning's strategy: ``auto`` (one process, else ``ddp``), ``ddp``, ...; ``fsdp`` divides
+    weights, optimiser and average among the processes."""
     precision: str = "auto"
     """Of training: ``bf16-mixed``, ``32-true`` or ``auto``: bf16 where the hardware multiplies it.
     Evaluation and sampling compute in float32."""

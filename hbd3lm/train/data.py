@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hbd3lm.data.batching import StepBatches, pack_rows
 from hbd3lm.diffusion.corruption import Noise
-from hbd3lm.diffusion.likelihood import EvaluationBatches
+from hbd3lm.diffusion.likelihood import EvaluationBatch, EvaluationBatches
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.model.batch import Batch
 from hbd3lm.model.layout import Document
 from hbd3lm.train.config import TrainingConfig
+from hbd3lm.train.preemption import ignore_in_worker
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,24 @@ class RemainingSteps(Sampler[int]):
         return iter(range(self.trainer.global_step * self.accumulate, self.length))
 
 
+class EvenBatches(Dataset):
+    """Evaluation batches, as many for each process: copies that weigh nothing fill up.
+
+    Where weights are divided among the processes, a process without a batch keeps the others
+    waiting for its share.
+    """
+
+    def __init__(self, batches: EvaluationBatches, processes: int) -> None:
+        self.batches, self.processes = batches, processes
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.processes) * self.processes
+
+    def __getitem__(self, index: int) -> EvaluationBatch:
+        batch, indices, shares = self.batches[index % len(self.batches)]
+        return batch, indices, shares if index < len(self.batches) else [0.0] * len(shares)
+
+
 class ProblemData(L.LightningDataModule):
     """Training batches from where the trainer stands, and the fixed validation batches."""
 
@@ -130,17 +149,17 @@ class ProblemData(L.LightningDataModule):
             sampler=RemainingSteps(trainer, self.config.accumulate, len(batches)),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=ignore_in_worker,
         )
 
     def val_dataloader(self) -> DataLoader:
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        # Small enough for every process to have a batch: one without would not take part in
-        # the reduction at the end, and the others would wait for it.
         batches = EvaluationBatches(
             self.valid,
             self.objective,
             self.config.valid_samples,
-            min(self.config.batch_size, max(1, len(self.valid) // world)),
+            self.config.batch_size,
             self.seed,
         )
-        return DataLoader(batches, batch_size=None, sampler=range(rank, len(batches), world))
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        even = EvenBatches(batches, world)
+        return DataLoader(even, batch_size=None, sampler=range(rank, len(even), world))

@@ -8,6 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from hbd3lm.diffusion.likelihood import EvaluationBatch, add_losses
 from hbd3lm.diffusion.objective import Objective, negative_log_likelihood
@@ -15,6 +16,7 @@ from hbd3lm.model.checkpoint import KEY, ModelCard
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.data import TrainingBatch
+from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.optim import learning_rate_factor, make_optimizer
 
 
@@ -90,6 +92,8 @@ class TrainingModule(L.LightningModule):
         # scaling; bf16 needs none, so the plain function is right.
         limit = self.config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), limit)
+        if isinstance(norm, DTensor):  # of shares
+            norm = norm.full_tensor()
         # The gradient is that of all processes and micro-batches: all processes stop, or none.
         if not torch.isfinite(norm):
             loss = float(self.sums[0].sum() / self.sums[1].sum())
@@ -109,8 +113,8 @@ class TrainingModule(L.LightningModule):
         self.real_tokens[torch.tensor(indices, device=self.device)] = batch.real_tokens.to(self.nll)
 
     def on_validation_epoch_end(self) -> None:
-        nll = self.all_gather(self.nll).view(-1, *self.nll.shape).sum(0).sum(0)
-        tokens = self.all_gather(self.real_tokens).view(-1, *self.nll.shape).amax(0).sum(0)
+        nll = self.trainer.strategy.reduce(self.nll, reduce_op="sum").sum(0)
+        tokens = self.trainer.strategy.reduce(self.real_tokens, reduce_op="max").sum(0)
         values = {"valid/nelbo": nll.sum() / tokens.sum()}
         for i, segment in enumerate(self.objective.layout.segments):
             values[f"valid/{segment.name}_nelbo"] = nll[i] / tokens[i]
@@ -129,5 +133,27 @@ class TrainingModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def flush_logs(self) -> None:
+        """Write what is logged up to this step, which Lightning itself hands over a moment later.
+
+        A checkpoint that is on disk while its step's values are not would leave a gap for good.
+        """
+        trainer, step = self.trainer, self.trainer.global_step
+        logged = trainer.logged_metrics if step % self.config.log_interval == 0 else {}
+        values = {name: float(v) for name, v in logged.items() if name.startswith("train/")}
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsLog):
+                if values:
+                    logger.log_metrics({**values, "epoch": trainer.current_epoch}, step - 1)
+                logger.flush()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.card.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning counts micro-batches; with another accumulation there are more or fewer.
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        done = checkpoint["global_step"] * self.config.accumulate
+        for counts in (progress["total"], progress["current"]):
+            shift = done - counts["processed"]
+            counts.update({name: count + shift for name, count in counts.items() if count})

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
-from hbd3lm.model.checkpoint import ModelCard, read_checkpoint
+from hbd3lm.model.checkpoint import ModelCard
 from hbd3lm.model.layout import Document
 from hbd3lm.model.transformer import Transformer
-from hbd3lm.train.callbacks import BestCheckpoint, LastCheckpoint, PrintProgress, WarmEMA
+from hbd3lm.train.callbacks import PrintProgress, WarmEMA
+from hbd3lm.train.checkpoints import (
+    BestCheckpoint,
+    CheckpointNotWrittenError,
+    Found,
+    LastCheckpoint,
+    SealedCheckpointIO,
+    find_checkpoint,
+)
 from hbd3lm.train.config import TrainerConfig, TrainingConfig
 from hbd3lm.train.data import ProblemData
+from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
+from hbd3lm.train.preemption import Preempted, StopSignals
+from hbd3lm.train.sharding import ShardedEMA, ShardedModule, ShardedStrategy
 
 FREE_TO_CHANGE = (
     "max_steps",
-    "batch_size",  # what counts is problems_per_step, over all processes
+    # What counts is problems_per_step, over all processes.
+    "batch_size",
+    "accumulate",
+    "global_batch_size",
     "valid_every",
     "valid_samples",
     "checkpoint_every",
@@ -39,6 +58,18 @@ FREE_TO_CHANGE = (
     "resume",
 )
 """Settings of ``training`` that may differ when a run is resumed."""
+HUSH = (
+    ".*does not have many workers.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    # It is: the batches depend on the step alone.
+    ".*your dataloader is not resumable.*",
+    # It is reduced already when it is logged.
+    ".*It is recommended to use .*sync_dist=True.*",
+    # A machine with SLURM on it is like any other until srun is used.
+    ".*The `srun` command is available on your system.*",
+)
+"""Warnings of Lightning and torch that say nothing to a user of this program."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def resolve_precision(name: str) -> str:
@@ -75,53 +106,82 @@ def train(
 
     Raises:
         UserError: the folder holds a run with other settings, the machine lacks what ``trainer``
-            asks for, or the loss stopped being finite.
+            asks for, the disk is full, or the loss stopped being finite.
+        Preempted: SIGTERM or SIGUSR1 came; the state is saved.
     """
     run_dir = Path(run_dir)
-    last, best = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    folder = run_dir / "checkpoints"
+    last, best = folder / "last.ckpt", folder / "best.ckpt"
     # Lightning's hints and device lists, twice each under Hydra's logging, are not for users.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    best_checkpoint = BestCheckpoint(best)
-    trainer = _make_trainer(
-        config,
-        trainer_config,
-        run_dir,
-        [LastCheckpoint(last, config.checkpoint_every), best_checkpoint],
-    )
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    signals = StopSignals()
+    last_checkpoint = LastCheckpoint(last, config.checkpoint_every, config.valid_interval, signals)
+    best_checkpoint = BestCheckpoint(best, _warn)
+    checkpoint_io = SealedCheckpointIO({last: folder / "previous.ckpt"})
+    with _hush():
+        trainer = _make_trainer(
+            # The best first: what is in the last will not be done again.
+            config,
+            trainer_config,
+            run_dir,
+            [best_checkpoint, last_checkpoint],
+            checkpoint_io,
+        )
+    sharded = isinstance(trainer.strategy, ShardedStrategy)
+    config = config.for_processes(trainer.world_size)
+    trainer.accumulate_grad_batches = config.accumulate
+    trainer.val_check_interval = config.valid_interval * config.accumulate
     card = replace(
         card,
         settings={
             **card.settings,
             "problems_per_step": config.batch_size * config.accumulate * trainer.world_size,
+            "sharded": sharded,
             "training_problems": _fingerprint(train_documents),
             "validation_problems": _fingerprint(valid_documents),
         },
     )
-    resume_from = _find_resume(last if last.exists() else best, card, config)
-    if trainer.is_global_zero:
-        on_start()
-    module = TrainingModule(net, objective, config, card, seed, len(valid_documents))
+    found = find_checkpoint(folder)
+    if found is not None:
+        _check_settings(found, card, config, run_dir)
+        if found.damaged:
+            _warn(found.warning)
+            last_checkpoint.damaged = found.damaged_paths
+    resume_from = found.path if found else None
+    trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
+    module = (ShardedModule if sharded else TrainingModule)(
+        net, objective, config, card, seed, len(valid_documents)
+    )
     data = ProblemData(
         train_documents, valid_documents, objective, config, seed, trainer_config.num_workers
     )
     started = time.perf_counter()
     try:
-        with warnings.catch_warnings():
-            for message in (
-                ".*does not have many workers.*",
-                ".*isinstance.treespec, LeafSpec.*",
-                # It is: the batches depend on the step alone.
-                ".*your dataloader is not resumable.*",
-            ):
-                warnings.filterwarnings("ignore", message)
-            trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+        with _hush(), signals:
+            if trainer.is_global_zero:
+                on_start()
+            trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    except SIGTERMException:
+        # Lightning's handler was quicker than ours, before the first step.
+        raise Preempted(trainer.global_step) from None
     except BrokenLossError as error:
-        kept = next((path for path in (last, best) if path.exists()), None)
         raise UserError(
-            f"training stopped at step {trainer.global_step}: {error}; "
-            + (f"the last good checkpoint is {kept}" if kept else "no checkpoint was due before")
-            + ". Lower training.learning_rate, raise training.warmup_steps, or train with "
+            f"training stopped at step {trainer.global_step}: {error}; {_last_good(last, best)}. "
+            "Lower training.learning_rate, raise training.warmup_steps, or train with "
             "trainer.precision=32-true"
+        ) from None
+    except (CheckpointNotWrittenError, OSError) as error:
+        reason = checkpoint_io.failure or str(error)
+        if isinstance(error, OSError):
+            # Loggers that cannot write their last words either hide the first failure.
+            if error.errno not in DISK_FULL:
+                raise
+            reason = checkpoint_io.failure or f"cannot write to {run_dir}: {error.strerror}"
+        step = max(trainer.global_step, found.step if found else 0)
+        raise UserError(
+            f"training stopped at step {step}: {reason}; {_last_good(last, best)}. Make room for "
+            f"{run_dir} and run the same command again: it goes on from there"
         ) from None
     summary = {
         "steps": trainer.global_step,
@@ -131,6 +191,8 @@ def train(
         "train_problems": len(train_documents),
         "valid_problems": len(valid_documents),
         "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+        "problems_per_step": card.settings["problems_per_step"],
         "last_checkpoint": str(last),
         "best_checkpoint": str(best) if best.exists() else None,
         "best_valid_nelbo": best_checkpoint.nelbo if best.exists() else None,
@@ -141,6 +203,24 @@ def train(
     return summary
 
 
+@contextlib.contextmanager
+def _hush() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in HUSH:
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _last_good(last: Path, best: Path) -> str:
+    kept = next((path for path in (last, best) if path.exists()), None)
+    return f"the last good checkpoint is {kept}" if kept else "no checkpoint was due before"
+
+
 def _fingerprint(documents: Sequence[Document]) -> str:
     """16 hex digits that name the documents and their order."""
     digest = hashlib.sha256()
@@ -149,24 +229,35 @@ def _fingerprint(documents: Sequence[Document]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _find_resume(checkpoint: Path, card: ModelCard, config: TrainingConfig) -> Path | None:
-    """The checkpoint to go on from: None without one, refused where going on is impossible."""
-    if not checkpoint.exists():
-        return None
-    run_dir = checkpoint.parent.parent
+def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_dir: Path) -> None:
+    """Refuse to go on with a run where that is not asked for, or not possible."""
     if not config.resume:
         raise UserError(
             f"run_dir: {run_dir} already holds a run and training.resume=false; "
             "choose another run_dir=... or remove that folder"
         )
-    old, _ = read_checkpoint(checkpoint, "run_dir")
+    old = found.card
     differences = card.differences(old)
     pairs = [
         (name, old.settings.get(name), card.settings.get(name))
         for name in sorted(
-            ("algo", "problems_per_step", "seed", "training_problems", "validation_problems")
+            (
+                "algo",
+                "problems_per_step",
+                "seed",
+                "training_problems",
+                "validation_problems",
+            )
         )
     ]
+    # An optimiser's state has another order when it is put together from shares.
+    pairs.append(
+        (
+            "trainer.strategy=fsdp",
+            bool(old.settings.get("sharded")),
+            bool(card.settings.get("sharded")),
+        )
+    )
     before, now = old.settings.get("training", {}), card.settings.get("training", {})
     pairs += [
         (f"training.{name}", before.get(name), now.get(name))
@@ -180,28 +271,35 @@ def _find_resume(checkpoint: Path, card: ModelCard, config: TrainingConfig) -> P
             f"({'; '.join(differences[:4])}); choose another run_dir=..., or repeat its settings "
             f"({run_dir / 'config.yaml'})"
         )
-    return checkpoint
 
 
 def _make_trainer(
-    config: TrainingConfig, where: TrainerConfig, run_dir: Path, callbacks: list[L.Callback]
+    config: TrainingConfig,
+    where: TrainerConfig,
+    run_dir: Path,
+    callbacks: list[L.Callback],
+    checkpoint_io: SealedCheckpointIO,
 ) -> L.Trainer:
+    sharded = where.strategy == "fsdp"
     if config.ema_decay:
-        callbacks = [*callbacks, WarmEMA(config.ema_decay)]
+        average = ShardedEMA if sharded else WarmEMA
+        callbacks = [*callbacks, average(config.ema_decay)]
     # A bar redraws itself; in a file every redrawing is another line.
     bar = where.progress_bar and sys.stdout.isatty()
     callbacks += [TQDMProgressBar(refresh_rate=config.log_every) if bar else PrintProgress()]
+    plugins: list[Any] = [checkpoint_io]
+    if SLURMEnvironment.detect():
+        # Lightning's own requeueing saves wherever the signal arrives; ours after a whole step.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     try:
         return L.Trainer(
             accelerator=where.accelerator,
             devices=where.devices,
             num_nodes=where.num_nodes,
-            strategy=where.strategy,
+            strategy=ShardedStrategy() if sharded else where.strategy,
             precision=resolve_precision(where.precision),
             max_steps=config.max_steps,
-            accumulate_grad_batches=config.accumulate,
             gradient_clip_val=config.grad_clip or None,
-            val_check_interval=config.valid_interval * config.accumulate,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=config.log_interval,
@@ -209,8 +307,9 @@ def _make_trainer(
             enable_progress_bar=bar,
             enable_checkpointing=True,
             enable_model_summary=False,
-            logger=_make_loggers(where.loggers, run_dir),
+            logger=False,  # until it is known where the run goes on
             callbacks=callbacks,
+            plugins=plugins,
             default_root_dir=run_dir,
         )
     except (MisconfigurationException, ValueError) as error:
@@ -221,13 +320,16 @@ def _make_trainer(
         ) from None
 
 
-def _make_loggers(names: Sequence[str], run_dir: Path) -> list[Logger]:
+def _make_loggers(names: Sequence[str], run_dir: Path, step: int) -> list[Logger]:
+    """One log a run: a run that goes on after ``step`` goes on in the files it has."""
     loggers: list[Logger] = []
     for name in names:
         if name == "csv":
-            loggers.append(CSVLogger(run_dir, name="logs"))
+            loggers.append(MetricsLog(run_dir / "logs", step))
         elif name == "tensorboard":
-            loggers.append(TensorBoardLogger(run_dir, name="tensorboard"))
+            loggers.append(
+                TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=step or None)
+            )
         else:
             try:
                 from lightning.pytorch.loggers import WandbLogger

@@ -7,6 +7,9 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=128G
 #SBATCH --time=24:00:00
+#SBATCH --signal=USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
 #
 # Hierarchical BD3-LM on GSM8K: question -> plan -> execution. Submit from the root of the
 # repository (4 GPUs, up to 24 hours),
@@ -19,11 +22,14 @@
 #     MODEL_SIZE=nano MAX_STEPS=2000 bash scripts/train/train_gsm8k_hierarchical.sh
 #     BATCH_SIZE=16 sbatch scripts/train/train_gsm8k_hierarchical.sh training.accumulate=2
 #
-# A job that was cut off continues from its last checkpoint when submitted again.
+# Two minutes before its time is up, or when it is preempted, a job saves its state after the step
+# it is in and queues itself again; then it goes on from there. So does a job that was cut off, when
+# it is submitted again. Several nodes: sbatch --nodes=2 ...
 set -euo pipefail
 
 MODEL_SIZE="${MODEL_SIZE:-small}"                # nano | tiny | small | medium
-BATCH_SIZE="${BATCH_SIZE:-32}"                   # problems per GPU
+BATCH_SIZE="${BATCH_SIZE:-32}"                   # problems per GPU (process) at a time
+GLOBAL_BATCH_SIZE="${GLOBAL_BATCH_SIZE:-}"       # problems per step; empty: BATCH_SIZE x processes
 MAX_STEPS="${MAX_STEPS:-50000}"
 LR="${LR:-3e-4}"                                 # peak learning rate
 WARMUP_STEPS="${WARMUP_STEPS:-}"                 # empty: 2500, at most a tenth of MAX_STEPS
@@ -35,6 +41,8 @@ VALID_PATH="${VALID_PATH:-}"                     # empty: a fixed part of DATA_P
 DATA_DIR="${DATA_DIR:-}"                         # folder with gpt2/, for TOKENIZER=gpt2 offline
 RUN_DIR="${RUN_DIR:-outputs/gsm8k_hierarchical_$MODEL_SIZE}"
 SEED="${SEED:-0}"
+ACCELERATOR="${ACCELERATOR:-}"                   # gpu | cpu; empty: gpu in a job, else what is here
+STRATEGY="${STRATEGY:-auto}"                     # auto (ddp) | fsdp
 
 # SLURM copies this file elsewhere; the repository is where the job was submitted.
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/../..}"
@@ -64,17 +72,36 @@ command=("$PYTHON" main.py
     "training.learning_rate=$LR"
     "data.train_path='$DATA_PATH'"
     "run_dir='$RUN_DIR'"
+    "trainer.strategy=$STRATEGY"
     "seed=$SEED")
+[[ -z "$GLOBAL_BATCH_SIZE" ]] || command+=("training.global_batch_size=$GLOBAL_BATCH_SIZE")
 [[ -z "$WARMUP_STEPS" ]] || command+=("training.warmup_steps=$WARMUP_STEPS")
 [[ -z "$VALID_PATH" ]] || command+=("data.valid_path='$VALID_PATH'")
 [[ -z "$DATA_DIR" ]] || command+=("data.dir='$DATA_DIR'")
-if [[ -n "${SLURM_JOB_ID:-}" ]]; then
-    # One process per GPU, started by srun; Lightning finds its place from SLURM's variables.
-    command=(srun "${command[@]}"
-        trainer=gpu
-        "trainer.devices=${SLURM_NTASKS_PER_NODE:-1}"
-        "trainer.num_nodes=${SLURM_JOB_NUM_NODES:-1}")
+if [[ -z "${SLURM_JOB_ID:-}" ]]; then
+    [[ -z "$ACCELERATOR" ]] || command+=("trainer=$ACCELERATOR")
+    echo "${command[*]} $*"
+    exec "${command[@]}" "$@"
 fi
 
-echo "${command[*]} $*"
-exec "${command[@]}" "$@"
+# --- in a job: one process per GPU, started by srun -------------------------------------------
+# Lightning finds the place of each process, and where to meet, in SLURM's variables. If one dies
+# the others are ended a minute later, or they would wait for it until the time is up.
+nodes="${SLURM_JOB_NUM_NODES:-1}"
+tasks="${SLURM_NTASKS_PER_NODE:-$((${SLURM_NTASKS:-1} / nodes))}"
+command=(srun --wait=60 "${command[@]}"
+    "trainer=${ACCELERATOR:-gpu}"
+    "trainer.devices=$tasks"
+    "trainer.num_nodes=$nodes")
+echo "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}: ${command[*]} $*"
+trap : TERM USR1 # meant for the processes, which save; this shell waits for them
+status=0
+"${command[@]}" "$@" || status=$?
+# 75: stopped by a signal, state saved. A job that was cancelled is not running any more; one that
+# SLURM preempted is queued again by SLURM itself.
+if ((status == 75)) && [[ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" == RUNNING ]]; then
+    scontrol requeue "$SLURM_JOB_ID" ||
+        fail "job $SLURM_JOB_ID could not be queued again; submit it again to go on"
+    echo "job $SLURM_JOB_ID is queued again and goes on from its checkpoint"
+fi
+exit "$status"

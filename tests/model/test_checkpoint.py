@@ -70,7 +70,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     torch.save({KEY: Trap()}, tmp_path / "trap.ckpt")
-    with pytest.raises(UserError, match="damaged or no checkpoint"):
+    with pytest.raises(UserError, match=r"trap\.ckpt holds more than tensors .*\(io\.open\); noth"):
         read_checkpoint(tmp_path / "trap.ckpt")
     assert not (tmp_path / "sprung").exists()
 
