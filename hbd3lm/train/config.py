@@ -21,12 +21,18 @@ class TrainingConfig:
     """Problems per process and micro-batch."""
     accumulate: int = 1
     """Micro-batches per optimiser step."""
+    optimizer: str = "adamw"
+    """``adamw`` for all weights, or ``muon`` for the matrices inside the blocks and AdamW for the
+    rest; Muon's updates are scaled to the size of AdamW's, so learning rates mean the same."""
     learning_rate: float = 3e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     warmup_steps: int | None = None
     """Steps of linear warm-up; None: 2,500, but at most a tenth of max_steps."""
     lr_schedule: str = "cosine"
-    """After the warm-up: ``constant``, or ``cosine`` down to a tenth of the peak."""
+    """After the warm-up: ``constant``, ``cosine`` down to a tenth of the peak, or ``wsd``: constant,
+    then down to nothing over the last ``decay_share`` of the steps (1 - sqrt)."""
+    decay_share: float = 0.2
+    """``wsd``: share of max_steps in which the learning rate decays."""
     weight_decay: float = 0.01
     """Decoupled weight decay on matrices; norms, biases and embeddings have none."""
     beta1: float = 0.9
@@ -73,8 +79,11 @@ class TrainingConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"training.{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.decay_share <= 1:
+            raise UserError(f"training.decay_share must lie in (0, 1], got {self.decay_share}")
         for name, allowed in (
-            ("lr_schedule", ("constant", "cosine")),
+            ("optimizer", ("adamw", "muon")),
+            ("lr_schedule", ("constant", "cosine", "wsd")),
             ("batching", ("bucket", "pack")),
         ):
             if getattr(self, name) not in allowed:
