@@ -131,6 +131,7 @@ def train(cfg: DictConfig) -> None:
         card.model.modules,
         cfg.algo.t_min,
         cfg.algo.t_max,
+        cfg.algo.schedule,
     )
     documents = {}
     for split in ("train", "valid"):
@@ -206,6 +207,8 @@ def ppl_eval(cfg: DictConfig) -> None:
         config.batch_size,
         seed,
         lambda batches: track(batches, "scoring", transient=True),
+        cfg.eval.precision,
+        cfg.eval.max_samples,
     )
     result = {"token_set": token_set, **result}
     _print_perplexities(result)
@@ -217,7 +220,7 @@ def _print_perplexities(result: dict) -> None:
     from rich.table import Table
 
     table = Table(
-        "", "of", "nats/token", "perplexity", "95 % interval", "tokens",
+        "", "of", "nats/token", "perplexity", "95 %, problems", "95 %, draws", "tokens",
         title=f"Perplexity, {result['kind']}, {result['token_set']}",
     )  # fmt: skip
     for name, part in result["segments"].items():
@@ -227,9 +230,17 @@ def _print_perplexities(result: dict) -> None:
             f"{part['nats_per_token']:.4f} ± {_number(part['standard_error'], 4)}",
             f"{part['perplexity']:.3f}",
             f"{_number(part['perplexity_low'])} - {_number(part['perplexity_high'])}",
+            f"{_number(part['perplexity_noise_low'])} - {_number(part['perplexity_noise_high'])}",
             f"{part['tokens']:,}",
         )
     Console().print(table)
+    if "precision" in result:
+        reached = "within" if result["precision_reached"] else "NOT yet within"
+        remedy = "" if result["precision_reached"] else "; raise eval.max_samples"
+        print(
+            f"draws of the noise: {result['noise_draws']} a problem, {reached} "
+            f"eval.precision={result['precision']} (95 %){remedy}"
+        )
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -36,6 +36,9 @@ class LastCheckpoint(Checkpoint):
     """Saves the whole state every ``every`` optimiser steps, and at the last one, to one file.
 
     Lightning writes to a temporary file first: a crash while saving leaves the old file whole.
+    A step that is validated is saved after its validation: Lightning takes a checkpoint of such a
+    step for one that has it behind it, and what a validation decides (the best value, the clipped
+    schedule) would be lost to the resumed run.
     """
 
     def __init__(self, path: Path, every: int) -> None:
@@ -44,6 +47,13 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of an optimiser step
+        if (batch_idx + 1) % trainer.val_check_interval:  # of batches; else validation comes next
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: L.Trainer) -> None:
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             trainer.save_checkpoint(self.path)
 
@@ -52,7 +62,7 @@ class BestCheckpoint(Checkpoint):
     """Saves the state with the lowest validation NELBO.
 
     The value to beat is the one the file itself holds. What ``last.ckpt`` knows may be older:
-    it is written before the validation of its step, and a run may break off long after it.
+    it is written before this file, and a run may break off long after it.
     """
 
     def __init__(self, path: Path) -> None:

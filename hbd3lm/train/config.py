@@ -29,7 +29,7 @@ class TrainingConfig:
     warmup_steps: int | None = None
     """Steps of linear warm-up; None: 2,500, but at most a tenth of max_steps."""
     lr_schedule: str = "cosine"
-    """After the warm-up: ``constant``, ``cosine`` down to a tenth of the peak, or ``wsd``: constant,
+    """After the warm-up: ``constant``, ``cosine`` down to a tenth of the peak, or ``wsd``: stable,
     then down to nothing over the last ``decay_share`` of the steps (1 - sqrt)."""
     decay_share: float = 0.2
     """``wsd``: share of max_steps in which the learning rate decays."""
@@ -50,6 +50,9 @@ class TrainingConfig:
     """Steps between validations; a divisor of max_steps ends the run with one."""
     valid_samples: int = 4
     """Draws of the noise per problem and validation, the same each time."""
+    gradient_draws: int = 0
+    """Draws of the training noise from which each validation measures the variance of the gradient
+    on one batch; 0: not measured, else at least 2."""
     checkpoint_every: int = 500
     """Steps between checkpoints of the latest state; the last step is always kept."""
     log_every: int = 10
@@ -79,6 +82,10 @@ class TrainingConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"training.{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.gradient_draws < 0 or self.gradient_draws == 1:
+            raise UserError(
+                f"training.gradient_draws must be 0 or at least 2, got {self.gradient_draws}"
+            )
         if not 0 < self.decay_share <= 1:
             raise UserError(f"training.decay_share must lie in (0, 1], got {self.decay_share}")
         for name, allowed in (

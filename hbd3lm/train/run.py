@@ -34,11 +34,16 @@ FREE_TO_CHANGE = (
     "batch_size",  # what counts is problems_per_step, over all processes
     "valid_every",
     "valid_samples",
+    "gradient_draws",
     "checkpoint_every",
     "log_every",
     "resume",
 )
 """Settings of ``training`` that may differ when a run is resumed."""
+SEARCH_READS = ("valid_every", "valid_samples")
+"""Those of them that algo.schedule=searched learns by, so that they must stay."""
+LATER_SETTINGS = {"optimizer": "adamw", "decay_share": 0.2}
+"""Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
 def resolve_precision(name: str) -> str:
@@ -161,17 +166,23 @@ def _find_resume(checkpoint: Path, card: ModelCard, config: TrainingConfig) -> P
         )
     old, _ = read_checkpoint(checkpoint, "run_dir")
     differences = card.differences(old)
-    pairs = [
+    algo = old.settings.get("algo")
+    if isinstance(algo, dict):
+        algo = {"schedule": "loglinear"} | algo  # which older checkpoints do not name
+    pairs = [("algo", algo, card.settings.get("algo"))]
+    pairs += [
         (name, old.settings.get(name), card.settings.get(name))
         for name in sorted(
-            ("algo", "problems_per_step", "seed", "training_problems", "validation_problems")
+            ("problems_per_step", "seed", "training_problems", "validation_problems")
         )
     ]
-    before, now = old.settings.get("training", {}), card.settings.get("training", {})
+    searched = isinstance(algo, dict) and algo["schedule"] == "searched"
+    before = LATER_SETTINGS | old.settings.get("training", {})
+    now = card.settings.get("training", {})
     pairs += [
         (f"training.{name}", before.get(name), now.get(name))
         for name in sorted(set(before) | set(now))
-        if name not in FREE_TO_CHANGE
+        if name not in FREE_TO_CHANGE or (searched and name in SEARCH_READS)
     ]
     differences += [f"{name}: {was} != {asked}" for name, was, asked in pairs if was != asked]
     if differences:
