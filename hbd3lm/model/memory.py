@@ -106,6 +106,8 @@ def activation_bytes(
         clean = (depth - 1) * (whole + rotated_keys) + norm + keys + rotated_keys
         joined = depth * 2 * K * s * (Lc + Ln)
         noisy = (depth - 1) * whole + norm + attention
+        if not config.qk_norm:  # nobody reads the projection again once it is joined
+            noisy -= depth * keys
         tokens = N * (Lc * clean + joined + Ln * noisy)
     else:
         tokens = N * Lc * ((depth - 1) * (whole + rotated_keys) + norm + attention + rotated_keys)
