@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -215,9 +215,12 @@ def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
 
 
 def build_documents(
-    examples: list[HierarchicalExample], tokenizer: ProblemTokenizer, layout: Layout
+    examples: list[HierarchicalExample],
+    tokenizer: ProblemTokenizer,
+    layout: Layout,
+    report: Callable[[str], None] = print,
 ) -> list[Document]:
-    """Examples as documents; what the caps cut is printed, never silent."""
+    """Examples as documents; what the caps cut is reported, never silent."""
     from hbd3lm.data.encoding import Caps, encode_examples
     from hbd3lm.model.layout import build_document
 
@@ -226,7 +229,7 @@ def build_documents(
         examples, tokenizer, Caps(**({"plan": 10**9} | caps), question=layout.question_len)
     )
     if truncation:
-        print(f"truncated: {truncation}")
+        report(f"truncated: {truncation}")
     return [
         build_document(
             item.question,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hbd3lm.model.layout import Layout
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
-MODES = ("train", "ppl_eval", "sample_eval", "sample")
+MODES = ("train", "ppl_eval", "sample_eval", "sample", "doctor")
 
 
 FREE_TEXT = ("sampling.question", "sampling.plan")
@@ -100,12 +100,18 @@ def _known_keys(tree: dict, prefix: str = "") -> list[str]:
     return keys
 
 
-def dispatch(cfg: DictConfig) -> None:
-    """Run the mode the configuration names."""
-    modes = {"train": train, "ppl_eval": ppl_eval, "sample_eval": sample_eval, "sample": sample}
+def dispatch(cfg: DictConfig) -> int | None:
+    """Run the mode the configuration names; an exit status, or None for success."""
+    modes = {
+        "train": train,
+        "ppl_eval": ppl_eval,
+        "sample_eval": sample_eval,
+        "sample": sample,
+        "doctor": doctor,
+    }
     if cfg.mode not in modes:
         raise UserError(f"mode={cfg.mode}: choose one of {', '.join(modes)}")
-    modes[cfg.mode](cfg)
+    return modes[cfg.mode](cfg)
 
 
 # -- modes ----------------------------------------------------------------------------------
@@ -114,6 +120,7 @@ def dispatch(cfg: DictConfig) -> None:
 def train(cfg: DictConfig) -> None:
     """Train into ``run_dir``, or go on where it stopped."""
     from hbd3lm.commands import build
+    from hbd3lm.commands.memory_advice import explain_training
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainerConfig, TrainingConfig
@@ -144,7 +151,8 @@ def train(cfg: DictConfig) -> None:
     from hbd3lm.train.run import train as run_training
 
     torch.manual_seed(seed)
-    net = Transformer(card.model, where.attention)
+    with explain_training(cfg, card.model, card.layout, documents["train"]):
+        net = Transformer(card.model, where.attention)
     print(
         f"model: {cfg.model.name}, {net.count_parameters():,} parameters "
         f"({net.count_parameters(embeddings=False):,} without embeddings); "
@@ -157,18 +165,19 @@ def train(cfg: DictConfig) -> None:
         with atomic_write(run_dir / "config.yaml") as file:
             file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
-    summary = run_training(
-        net,
-        objective,
-        documents["train"],
-        documents["valid"],
-        config,
-        where,
-        card,
-        run_dir,
-        seed,
-        describe_run,
-    )
+    with explain_training(cfg, card.model, card.layout, documents["train"]):
+        summary = run_training(
+            net,
+            objective,
+            documents["train"],
+            documents["valid"],
+            config,
+            where,
+            card,
+            run_dir,
+            seed,
+            describe_run,
+        )
     from lightning.pytorch.utilities import rank_zero_only
 
     if rank_zero_only.rank:
@@ -199,17 +208,18 @@ def ppl_eval(cfg: DictConfig) -> None:
     seed = build.read_seed(cfg)
     loaded, examples, token_set = _load_for_evaluation(cfg)
     documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
-    result = perplexities(
-        loaded.net,
-        loaded.objective,
-        documents,
-        cfg.eval.samples,
-        config.batch_size,
-        seed,
-        lambda batches: track(batches, "scoring", transient=True),
-        cfg.eval.precision,
-        cfg.eval.max_samples,
-    )
+    with _explain_memory(loaded, "training.batch_size", config.batch_size):
+        result = perplexities(
+            loaded.net,
+            loaded.objective,
+            documents,
+            cfg.eval.samples,
+            config.batch_size,
+            seed,
+            lambda batches: track(batches, "scoring", transient=True),
+            cfg.eval.precision,
+            cfg.eval.max_samples,
+        )
     result = {"token_set": token_set, **result}
     _print_perplexities(result)
     _write_result(cfg, "perplexity.json", result, loaded)
@@ -267,7 +277,10 @@ def sample_eval(cfg: DictConfig) -> None:
     loaded, examples, token_set = _load_for_evaluation(cfg)
     if mode != "plan_only":
         check_gold_answers(examples)
-    with Progress(transient=True) as progress:
+    with (
+        _explain_memory(loaded, "sampling.batch_size", config.batch_size),
+        Progress(transient=True) as progress,
+    ):
         task = progress.add_task("sampling", total=len(examples))
         run = generate(
             loaded.net,
@@ -357,6 +370,13 @@ def sample(cfg: DictConfig) -> None:
     print(f"({generation.evaluations} network evaluations)")
 
 
+def doctor(cfg: DictConfig) -> int:
+    """Check everything a training run with these settings depends on; 1 if something fails."""
+    from hbd3lm.commands.doctor import examine
+
+    return examine(cfg)
+
+
 def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[HierarchicalExample], str]:
     """Model, examples and the name of the problems they are."""
     from hbd3lm.commands import build
@@ -368,6 +388,13 @@ def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[Hierarchica
     examples = build.load_examples(cfg, config.split)[: config.num_examples]
     source = cfg.data[f"{config.split}_path"] or f"{cfg.data.name} {config.split}"
     return loaded, examples, f"{source}, {len(examples)} problems"
+
+
+def _explain_memory(loaded: LoadedModel, key: str, batch_size: int):
+    from hbd3lm.commands.memory_advice import explain_evaluation
+
+    device = next(loaded.net.parameters()).device.type
+    return explain_evaluation(loaded.card.model, loaded.card.layout, key, batch_size, device)
 
 
 def _check_same_slice(cfg: DictConfig, loaded: LoadedModel) -> None:

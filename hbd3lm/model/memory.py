@@ -152,12 +152,30 @@ def scale_rows(shape: BatchShape, rows: int) -> BatchShape:
     return replace(shape, rows=rows, predicted=-(-shape.predicted * rows // shape.rows))
 
 
-def limit_length(shape: BatchShape, old: int, new: int) -> BatchShape:
-    """The same where caps of ``old`` tokens a problem in all have become ``new``."""
-    share = min(1.0, new / old)
-    return BatchShape(
-        shape.rows,
-        int(shape.clean * share),
-        int(shape.noisy * share),
-        int(shape.predicted * share),
-    )
+def limit_length(shape: BatchShape, old: int, new: int, targets: int) -> BatchShape:
+    """The same under lower caps: ``new`` tokens a problem instead of ``old``.
+
+    ``targets`` of the old ones were predicted, the others the question's. Problems that were
+    shorter than the new caps stay as they are.
+    """
+    clean = min(shape.clean, new)
+    if not shape.noisy:
+        return BatchShape(shape.rows, clean, 0, shape.predicted * clean // shape.clean)
+    noisy = min(shape.noisy, targets * new // old)
+    return BatchShape(shape.rows, clean, noisy, shape.predicted * noisy // shape.noisy)
+
+
+def estimate_evaluation(config: ModelConfig, length: int, rows: int, device: str = "cpu") -> int:
+    """Bytes of scoring or sampling ``rows`` problems of at most ``length`` tokens at a time.
+
+    Weights, the keys and values of all layers (float32, twice: those joined beside those that
+    were), one block's tensors, the mask, and the logits of half the tokens.
+    """
+    weights = count_weights(config)[0]
+    kv = 2 * config.resolved_kv_heads * config.resolved_head_dim
+    tokens = rows * length
+    caches = 2 * config.n_layers * kv * tokens * 4
+    block = (8 * config.dim + 2 * config.resolved_hidden_dim) * 2 * tokens * 4
+    mask = 2 * rows * length * 2 * length * 4 if device == "cpu" else 0
+    logits = 2 * 4 * (tokens // 2) * (config.vocab_size - 1)
+    return 4 * weights + caches + block + mask + logits + RUNTIME_BYTES[device]

@@ -147,8 +147,9 @@ def test_weights_moments_and_average_are_counted_by_hand():
 def test_smaller_shapes_need_less():
     shape = BatchShape(32, 400, 380, 6000)
     assert scale_rows(shape, 8) == BatchShape(8, 400, 380, 1500)
-    assert limit_length(shape, 512, 256) == BatchShape(32, 200, 190, 3000)
-    assert limit_length(shape, 512, 1024) == shape
+    assert limit_length(shape, 512, 256, 384) == BatchShape(32, 256, 192, 6000 * 192 // 380)
+    assert limit_length(shape, 512, 512, 384) == shape
+    assert limit_length(BatchShape(2, 90, 0, 50), 512, 45, 384) == BatchShape(2, 45, 0, 25)
     config = ModelConfig(4101, 128, 4, 4)
     assert activation_bytes(config, shape, mixed=True) < activation_bytes(config, shape)
     assert activation_bytes(config, shape, dense_mask=False) < activation_bytes(config, shape)
