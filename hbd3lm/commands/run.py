@@ -216,7 +216,9 @@ def ppl_eval(cfg: DictConfig) -> None:
             cfg.eval.samples,
             config.batch_size,
             seed,
-            lambda batches: track(batches, "scoring", transient=True),
+            lambda batches: track(
+                batches, "scoring", transient=True, disable=not sys.stdout.isatty()
+            ),
             cfg.eval.precision,
             cfg.eval.max_samples,
         )
@@ -230,7 +232,7 @@ def _print_perplexities(result: dict) -> None:
     from rich.table import Table
 
     table = Table(
-        "", "of", "nats/token", "perplexity", "95 %, problems", "95 %, draws", "tokens",
+        "", "of", "nats/token", "perplexity", "95 % interval", "draws", "tokens",
         title=f"Perplexity, {result['kind']}, {result['token_set']}",
     )  # fmt: skip
     for name, part in result["segments"].items():
@@ -240,7 +242,7 @@ def _print_perplexities(result: dict) -> None:
             f"{part['nats_per_token']:.4f} ± {_number(part['standard_error'], 4)}",
             f"{part['perplexity']:.3f}",
             f"{_number(part['perplexity_low'])} - {_number(part['perplexity_high'])}",
-            f"{_number(part['perplexity_noise_low'])} - {_number(part['perplexity_noise_high'])}",
+            _share(part["perplexity_noise_high"], part["perplexity"]),
             f"{part['tokens']:,}",
         )
     Console().print(table)
@@ -251,6 +253,11 @@ def _print_perplexities(result: dict) -> None:
             f"draws of the noise: {result['noise_draws']} a problem, {reached} "
             f"eval.precision={result['precision']} (95 %){remedy}"
         )
+
+
+def _share(high: float | None, value: float) -> str:
+    """Half of the 95 % interval of the draws, relative to the perplexity."""
+    return "?" if high is None else f"±{high / value - 1:.2%}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
