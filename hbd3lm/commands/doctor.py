@@ -404,10 +404,10 @@ class Trial:
             f", {config.max_steps:,} steps: about {hours:.1f} hours with validations"
         )
         if hours > JOB_HOURS:
+            steps = int(config.max_steps * JOB_HOURS / hours)
             remedy = (
                 f"a job has {JOB_HOURS} hours: it goes on when submitted again, or set "
-                f"training.max_steps={int(config.max_steps * JOB_HOURS / hours):,}".replace(",", "")
-                + " or a smaller model"
+                f"training.max_steps={steps} or a smaller model"
             )
             return Finding("time", WARN, detail, remedy)
         return Finding("time", OK, detail)

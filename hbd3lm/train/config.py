@@ -23,9 +23,12 @@ class TrainingConfig:
     """Micro-batches per optimiser step."""
     optimizer: str = "adamw"
     """``adamw`` for all weights, or ``muon`` for the matrices inside the blocks and AdamW for the
-    rest; Muon's updates are scaled to the size of AdamW's, so learning rates mean the same."""
+    rest."""
     learning_rate: float = 3e-4
-    """Peak learning rate."""
+    """Peak learning rate of AdamW."""
+    muon_scale: float = 10.0
+    """``muon``: its learning rate is so many times AdamW's. Its updates are scaled to the size
+    of AdamW's first, and bear larger steps."""
     warmup_steps: int | None = None
     """Steps of linear warm-up; None: 2,500, but at most a tenth of max_steps."""
     lr_schedule: str = "cosine"
@@ -76,6 +79,8 @@ class TrainingConfig:
             raise UserError(f"training.learning_rate must be positive, got {self.learning_rate}")
         if self.warmup_steps is not None and self.warmup_steps < 0:
             raise UserError(f"training.warmup_steps must not be negative, got {self.warmup_steps}")
+        if self.muon_scale <= 0:
+            raise UserError(f"training.muon_scale must be positive, got {self.muon_scale}")
         for name in ("weight_decay", "grad_clip"):
             if getattr(self, name) < 0:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}")
@@ -147,3 +152,19 @@ class TrainerConfig:
         for name in self.loggers:
             if name not in LOGGERS:
                 raise UserError(f"trainer.loggers: {name}: choose from {', '.join(LOGGERS)}")
+
+
+def check_strategy(training: TrainingConfig, trainer: TrainerConfig) -> None:
+    """Refuse what needs whole matrices in every process where they are divided among them."""
+    if "fsdp" not in trainer.strategy and "deepspeed" not in trainer.strategy:
+        return
+    for setting, remedy in (
+        ("optimizer=muon" if training.optimizer == "muon" else None, "optimizer=adamw"),
+        (f"gradient_draws={training.gradient_draws}" if training.gradient_draws else None,
+         "gradient_draws=0"),
+    ):  # fmt: skip
+        if setting:
+            raise UserError(
+                f"training.{setting} needs whole weights, which trainer.strategy="
+                f"{trainer.strategy} divides; use training.{remedy} or trainer.strategy=ddp"
+            )

@@ -37,16 +37,16 @@ def make_optimizer(net: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
     if heads:
         rest.append({"params": heads, "weight_decay": config.weight_decay})
     return OptimizerPair(
-        # match_rms_adamw scales the orthogonal update to the size of AdamW's, so that one
-        # learning rate and one weight decay serve both (Liu et al., 2025, arXiv 2502.16982).
+        torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, fused=True),
+        # match_rms_adamw: the orthogonal update has the size of AdamW's whatever the shape of the
+        # matrix (Liu et al., 2025, arXiv 2502.16982), so one factor suits all model sizes.
         torch.optim.Muon(
             hidden,
-            lr=config.learning_rate,
+            lr=config.muon_scale * config.learning_rate,
             weight_decay=config.weight_decay,
             momentum=MUON_MOMENTUM,
             adjust_lr_fn="match_rms_adamw",
         ),
-        torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, fused=True),
     )
 
 

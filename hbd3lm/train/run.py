@@ -25,7 +25,7 @@ from hbd3lm.model.checkpoint import ModelCard, read_checkpoint
 from hbd3lm.model.layout import Document
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.callbacks import BestCheckpoint, LastCheckpoint, PrintProgress, WarmEMA
-from hbd3lm.train.config import TrainerConfig, TrainingConfig
+from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.module import BrokenLossError, TrainingModule
 
@@ -42,7 +42,7 @@ FREE_TO_CHANGE = (
 """Settings of ``training`` that may differ when a run is resumed."""
 SEARCH_READS = ("valid_every", "valid_samples")
 """Those of them that algo.schedule=searched learns by, so that they must stay."""
-LATER_SETTINGS = {"optimizer": "adamw", "decay_share": 0.2}
+LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
 """Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
@@ -82,6 +82,7 @@ def train(
         UserError: the folder holds a run with other settings, the machine lacks what ``trainer``
             asks for, or the loss stopped being finite.
     """
+    check_strategy(config, trainer_config)
     run_dir = Path(run_dir)
     last, best = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     # Lightning's hints and device lists, twice each under Hydra's logging, are not for users.

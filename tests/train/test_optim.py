@@ -11,7 +11,7 @@ import torch
 
 from hbd3lm.errors import UserError
 from hbd3lm.train.callbacks import WarmEMA
-from hbd3lm.train.config import TrainerConfig, TrainingConfig
+from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.optim import learning_rate_factor, make_optimizer
 from tests.toys import toy_net
 
@@ -86,8 +86,8 @@ def fill_gradients(net, seed: int) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
-    """Each weight moves as by the optimiser of its kind alone; both at one learning rate."""
-    settings = {"learning_rate": 0.1, "weight_decay": 0.3, "optimizer": "muon"}
+    """Each weight moves as by the optimiser of its kind alone; Muon at five times the rate."""
+    settings = {"learning_rate": 0.02, "weight_decay": 0.3, "optimizer": "muon", "muon_scale": 5}
     nets = [toy_net(tie_embeddings=tied, mlp_bias=True) for _ in range(3)]
     pair = make_optimizer(nets[0], TrainingConfig(**settings))
     adamw = make_optimizer(nets[1], TrainingConfig(**(settings | {"optimizer": "adamw"})))
@@ -109,7 +109,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
 
 
 def test_the_pair_of_optimisers_schedules_saves_and_loads_as_one():
-    config = TrainingConfig(optimizer="muon", learning_rate=0.1)
+    config = TrainingConfig(optimizer="muon", learning_rate=0.1, muon_scale=2)
     net, other = toy_net(), toy_net()
     optimizer = make_optimizer(net, config)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
@@ -117,7 +117,8 @@ def test_the_pair_of_optimisers_schedules_saves_and_loads_as_one():
         fill_gradients(net, step)
         assert optimizer.step(lambda: 7.0) == 7.0
         scheduler.step()
-    assert {group["lr"] for part in optimizer.parts for group in part.param_groups} == {0.1 / 3}
+    rates = [{group["lr"] for group in part.param_groups} for part in optimizer.parts]
+    assert rates == [{0.1 / 3}, {0.2 / 3}]
     other.load_state_dict(net.state_dict())
     loaded = make_optimizer(other, config)
     loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -154,6 +155,7 @@ def test_the_weight_average_warms_up_as_worked_out_by_hand():
         ({"grad_clip": -1.0}, r"training\.grad_clip must not be negative"),
         ({"lr_schedule": "linear"}, r"training\.lr_schedule=linear: choose one of constant, cos"),
         ({"optimizer": "sgd"}, r"training\.optimizer=sgd: choose one of adamw, muon"),
+        ({"muon_scale": 0.0}, r"training\.muon_scale must be positive"),
         ({"decay_share": 0.0}, r"training\.decay_share must lie in \(0, 1\]"),
         ({"gradient_draws": 1}, r"training\.gradient_draws must be 0 or at least 2"),
         ({"batching": "sorted"}, r"training\.batching=sorted: choose one of bucket, pack"),
@@ -174,3 +176,13 @@ def test_training_settings_out_of_range_are_refused_by_name(changes, message):
 def test_trainer_settings_out_of_range_are_refused_by_name(changes, message):
     with pytest.raises(UserError, match=message):
         TrainerConfig(**changes)
+
+
+def test_what_needs_whole_weights_is_refused_where_they_are_divided():
+    fsdp = TrainerConfig(strategy="fsdp")
+    with pytest.raises(UserError, match=r"optimizer=muon needs whole weights.*strategy=fsdp"):
+        check_strategy(TrainingConfig(optimizer="muon"), fsdp)
+    with pytest.raises(UserError, match=r"gradient_draws=4 needs whole weights"):
+        check_strategy(TrainingConfig(optimizer="adamw", gradient_draws=4), fsdp)
+    check_strategy(TrainingConfig(optimizer="adamw"), fsdp)
+    check_strategy(TrainingConfig(optimizer="muon"), TrainerConfig(strategy="ddp"))

@@ -124,7 +124,7 @@ def test_an_interrupted_and_resumed_run_repeats_the_uninterrupted_one(
     """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = {"dropout": 0.2, "accumulate": accumulate, "batch_size": 3, "seed": 3}
-    settings |= {"optimizer": optimizer, "lr_schedule": lr_schedule}
+    settings |= {"optimizer": optimizer, "lr_schedule": lr_schedule, "muon_scale": 2.0}
     run(whole, **settings)
     with monkeypatch.context() as patch:
         interrupt_at(patch, step)
