@@ -94,7 +94,8 @@ class SearchedSchedule:
         """Let ``intervals`` be in force from ``DELAY`` steps after step ``found_at`` on."""
         row = self._table[self._count % self._ENTRIES]
         row[0] = torch.inf  # nobody reads it while it is written
-        row[1:] = torch.tensor([b for i in intervals for b in (i.low, i.high)])
+        bounds = [bound for interval in intervals for bound in (interval.low, interval.high)]
+        row[1:] = torch.tensor(bounds, dtype=torch.float64)
         row[0] = float(found_at + self.DELAY)
         self._count += 1
 

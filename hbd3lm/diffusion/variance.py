@@ -208,9 +208,9 @@ def gradient_variance(
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
     total = sum(int(document.real.sum()) for document in documents)
-    mean = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
     squares = 0.0
     with torch.inference_mode(False), torch.enable_grad():
+        mean = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
         for draw in range(draws):
             rng = np.random.default_rng([seed, 4, draw])
             noises = objective.training_noise(list(documents), rng, step)
