@@ -21,9 +21,8 @@ class TrainingConfig:
     """Problems per process and micro-batch."""
     accumulate: int = 1
     """Micro-batches per optimiser step."""
-    optimizer: str = "adamw"
-    """``adamw`` for all weights, or ``muon`` for the matrices inside the blocks and AdamW for the
-    rest."""
+    optimizer: str = "muon"
+    """``muon`` for the matrices inside the blocks and AdamW for the rest, or ``adamw`` for all."""
     learning_rate: float = 3e-4
     """Peak learning rate of AdamW."""
     muon_scale: float = 10.0
@@ -31,7 +30,7 @@ class TrainingConfig:
     of AdamW's first, and bear larger steps."""
     warmup_steps: int | None = None
     """Steps of linear warm-up; None: 2,500, but at most a tenth of max_steps."""
-    lr_schedule: str = "cosine"
+    lr_schedule: str = "wsd"
     """After the warm-up: ``constant``, ``cosine`` down to a tenth of the peak, or ``wsd``: stable,
     then down to nothing over the last ``decay_share`` of the steps (1 - sqrt)."""
     decay_share: float = 0.2

@@ -17,7 +17,7 @@ from tests.toys import toy_net
 
 
 def test_the_learning_rate_warms_up_linearly_then_follows_half_a_cosine_to_a_tenth():
-    config = TrainingConfig(max_steps=110, warmup_steps=10)
+    config = TrainingConfig(max_steps=110, warmup_steps=10, lr_schedule="cosine")
     factor = [learning_rate_factor(step, config) for step in range(112)]
     assert factor[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert factor[9] == factor[10] == 1.0
@@ -58,7 +58,9 @@ def test_the_default_warm_up_is_2500_steps_but_at_most_a_tenth(max_steps, warmup
 @pytest.mark.parametrize("tied", [True, False])
 def test_only_matrices_decay_not_embeddings_norms_or_biases(tied):
     net = toy_net(attention_bias=True, mlp_bias=True, tie_embeddings=tied)
-    config = TrainingConfig(weight_decay=0.3, beta1=0.8, beta2=0.95, learning_rate=0.5)
+    config = TrainingConfig(
+        optimizer="adamw", weight_decay=0.3, beta1=0.8, beta2=0.95, learning_rate=0.5
+    )
     optimizer = make_optimizer(net, config)
     decayed, free = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]

@@ -62,7 +62,9 @@ def run(
     values = {
         "max_steps": 10,
         "batch_size": 4,
+        "optimizer": "adamw",
         "learning_rate": 1e-2,
+        "lr_schedule": "cosine",
         "checkpoint_every": 4,
         "valid_every": 5,
         "valid_samples": 1,
@@ -460,7 +462,7 @@ def test_the_sampler_reproduces_memorised_problems_exactly(tmp_path):
     torch.manual_seed(0)
     net = Transformer(model)
     config = TrainingConfig(
-        max_steps=300, batch_size=18, learning_rate=5e-3, lr_schedule="constant",
+        max_steps=300, batch_size=18, optimizer="adamw", learning_rate=5e-3, lr_schedule="constant",
         ema_decay=0.9, valid_every=300,
         valid_samples=1, checkpoint_every=300,
     )  # fmt: skip
