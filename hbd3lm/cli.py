@@ -35,10 +35,10 @@ VERBS: dict[str, Verb] = {
     ),
     "mask": Verb("check the attention mask and draw it", "hbd3lm.commands.check_mask"),
     "train": Verb("train a model, or go on with an interrupted run"),
-    "doctor": Verb("check mask, data, numbers, memory and time of a run before it is queued"),
     "ppl_eval": Verb("perplexity of plans and executions"),
     "sample_eval": Verb("generate for a split: accuracy, own plans, speed"),
     "sample": Verb("solve one problem: sampling.question='...'"),
+    "doctor": Verb("check mask, data, numbers, memory and time of a run before it is queued"),
     "train_tokenizer": Verb(
         "train the small tokenizer that ships with the package", "hbd3lm.commands.train_tokenizer"
     ),
