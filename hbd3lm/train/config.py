@@ -30,9 +30,10 @@ class TrainingConfig:
     of AdamW's first, and bear larger steps."""
     warmup_steps: int | None = None
     """Steps of linear warm-up; None: 2,500, but at most a tenth of max_steps."""
-    lr_schedule: str = "wsd"
-    """After the warm-up: ``constant``, ``cosine`` down to a tenth of the peak, or ``wsd``: stable,
-    then down to nothing over the last ``decay_share`` of the steps (1 - sqrt)."""
+    lr_schedule: str = "constant"
+    """After the warm-up: ``constant`` (the averaged weights take the place of a decay), ``cosine``
+    down to a tenth of the peak, or ``wsd``: stable, then down to nothing over the last
+    ``decay_share`` of the steps (1 - sqrt)."""
     decay_share: float = 0.2
     """``wsd``: share of max_steps in which the learning rate decays."""
     weight_decay: float = 0.01
