@@ -232,7 +232,7 @@ class Bench:
 
         self.batches = [assemble(indices) for indices in chosen]
         self.net = make_network(self.config)
-        self.optimizer = make_optimizer(self.net, TrainingConfig())
+        self.optimizer = make_optimizer(self.net, TrainingConfig(optimizer="adamw"))
         self._make_moments()
         self.resident = resident_bytes()
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import loader, sample, startup, train_step
+from benchmarks import likelihood_variance, loader, sample, startup, train_step
 from benchmarks.bd3lm_baseline import pad_documents, published_loss, published_mask, row_blocks
 from hbd3lm.diffusion.objective import BlockDiffusion, negative_log_likelihood
 from hbd3lm.errors import UserError
@@ -198,3 +198,50 @@ def test_bad_settings_are_refused_by_name(arguments, message, monkeypatch):
         for benchmark in (sample, loader):
             with pytest.raises(UserError, match=message):
                 benchmark.main(arguments)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A small random network as a run would have left it."""
+    from hbd3lm.data.tokenizer import load_tokenizer
+    from hbd3lm.model.checkpoint import KEY, NET_PREFIX, ModelCard
+    from hbd3lm.model.config import ModelConfig
+    from hbd3lm.model.transformer import Transformer
+
+    tokenizer = load_tokenizer("gsm")
+    config = ModelConfig(tokenizer.vocab_size, 16, 1, 2)
+    about = {"name": "gsm", "fingerprint": tokenizer.fingerprint}
+    card = ModelCard(config, plan_execution_layout(96, 96, 96, 4, 4), "diffusion", about)
+    weights = {NET_PREFIX + n: t for n, t in Transformer(config).state_dict().items()}
+    path = tmp_path / "checkpoints" / "best.ckpt"
+    path.parent.mkdir()
+    torch.save({KEY: card.to_dict(), "state_dict": weights}, path)
+    return path
+
+
+def test_the_variance_benchmark_shows_that_counts_beat_times(checkpoint, capsys):
+    arguments = ["--checkpoint", str(checkpoint), "--problems", "6", "--draws", "4"]
+    assert likelihood_variance.main([*arguments, "--gradient_draws", "4", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    lines = [
+        line for line in printed.splitlines() if line.startswith(("random", "times", "counts"))
+    ]
+    rows = {line[:30].strip(): [float(cell) for cell in line[30:].split()] for line in lines[:4]}
+    assert len(rows) == 4
+    plain, best = rows["random times"], rows["counts stratified over draws"]
+    assert best[2] < 0.5 * plain[2], "variance"
+    for nats, error, *_ in rows.values():
+        # One bound, four estimators: a few errors apart at most.
+        assert abs(nats - best[0]) < 5 * (error + best[1])
+    traces = [float(line.split()[2]) for line in printed.splitlines() if line.startswith("(0")]
+    assert len(traces) == 5 and traces[-1] < traces[0]
+
+
+def test_the_variance_benchmark_refuses_too_few_draws_and_exact_models(checkpoint):
+    with pytest.raises(UserError, match="--draws 1: at least 2"):
+        likelihood_variance.main(["--checkpoint", str(checkpoint), "--draws", "1"])
+    content = torch.load(checkpoint, weights_only=True)
+    content["hbd3lm"]["objective"] = "autoregressive"
+    torch.save(content, checkpoint)
+    with pytest.raises(UserError, match="its likelihood is exact"):
+        likelihood_variance.main(["--checkpoint", str(checkpoint)])

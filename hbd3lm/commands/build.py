@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,7 +85,12 @@ class EvalConfig:
     num_examples: int | None = None
     """Only the first so many problems."""
     samples: int = 16
-    """``ppl_eval``: noise draws per problem."""
+    """``ppl_eval``: noise draws per problem (and turn)."""
+    precision: float | None = None
+    """``ppl_eval``: take turns of so many draws until the 95 % interval of the draws is within this
+    share of the perplexity, 0.005 for half a percent; None: one turn."""
+    max_samples: int = 256
+    """``ppl_eval``: draws per problem after which to stop, whatever the precision."""
     output_dir: str = "eval"
     """Folder of results."""
 
@@ -96,6 +101,16 @@ class EvalConfig:
             raise UserError(f"eval.num_examples must be at least 1, got {self.num_examples}")
         if self.samples < 1:
             raise UserError(f"eval.samples must be at least 1, got {self.samples}")
+        if self.precision is not None and not 0 < self.precision < 1:
+            raise UserError(
+                f"eval.precision must lie between 0 and 1 (0.005: half a percent), got "
+                f"{self.precision}"
+            )
+        if self.precision is not None and self.max_samples < 2 * self.samples:
+            raise UserError(
+                f"eval.precision compares turns of eval.samples={self.samples} draws: "
+                f"eval.max_samples must be at least {2 * self.samples}, got {self.max_samples}"
+            )
 
 
 def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
@@ -162,16 +177,30 @@ def build_model_config(cfg: DictConfig, vocab_size: int) -> ModelConfig:
 
 
 def build_objective(
-    name: str, layout: Layout, mask_id: int, modules: str, t_min: float = 1e-3, t_max: float = 1.0
+    name: str,
+    layout: Layout,
+    mask_id: int,
+    modules: str,
+    t_min: float = 1e-3,
+    t_max: float = 1.0,
+    schedule: str = "loglinear",
 ) -> Objective:
     """The objective called ``diffusion`` or ``autoregressive``."""
     from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
-    from hbd3lm.diffusion.schedule import LogLinearSchedule
+    from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 
+    if schedule not in ("loglinear", "searched"):
+        raise UserError(f"algo.schedule={schedule}: choose loglinear or searched")
     if name == "autoregressive":
+        if schedule == "searched":
+            raise UserError("algo.schedule=searched: next-token prediction has no noise to search")
         return Autoregressive(layout, modules)
     if name == "diffusion":
-        return BlockDiffusion(layout, mask_id, modules, LogLinearSchedule(t_min, t_max))
+        base = LogLinearSchedule(t_min, t_max)
+        searched = None
+        if schedule == "searched":
+            searched = SearchedSchedule(base, len(layout.segments))
+        return BlockDiffusion(layout, mask_id, modules, base, searched)
     raise UserError(f"algo.objective={name}: choose diffusion or autoregressive")
 
 
@@ -189,9 +218,12 @@ def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
 
 
 def build_documents(
-    examples: list[HierarchicalExample], tokenizer: ProblemTokenizer, layout: Layout
+    examples: list[HierarchicalExample],
+    tokenizer: ProblemTokenizer,
+    layout: Layout,
+    report: Callable[[str], None] = print,
 ) -> list[Document]:
-    """Examples as documents; what the caps cut is printed, never silent."""
+    """Examples as documents; what the caps cut is reported, never silent."""
     from hbd3lm.data.encoding import Caps, encode_examples
     from hbd3lm.model.layout import build_document
 
@@ -200,7 +232,7 @@ def build_documents(
         examples, tokenizer, Caps(**({"plan": 10**9} | caps), question=layout.question_len)
     )
     if truncation:
-        print(f"truncated: {truncation}")
+        report(f"truncated: {truncation}")
     return [
         build_document(
             item.question,

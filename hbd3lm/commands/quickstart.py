@@ -57,6 +57,8 @@ _COMMON = {
     "training.hierarchical.plan_block_size": "8",
     "training.hierarchical.exec_block_size": "4",
     "training.batch_size": "16",
+    "training.optimizer": "adamw",  # this and the schedule: what the recipe was measured with
+    "training.lr_schedule": "cosine",
     "training.learning_rate": "3e-3",
     "training.warmup_steps": "100",
     "training.valid_every": "500",

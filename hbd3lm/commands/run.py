@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hbd3lm.model.layout import Layout
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
-MODES = ("train", "ppl_eval", "sample_eval", "sample")
+MODES = ("train", "ppl_eval", "sample_eval", "sample", "doctor")
 
 
 FREE_TEXT = ("sampling.question", "sampling.plan")
@@ -190,7 +190,13 @@ def _known_keys(tree: dict, prefix: str = "") -> list[str]:
 def dispatch(cfg: DictConfig) -> int | None:
     """Run the mode the configuration names; the exit status if it is not 0."""
     keep_freed_memory()  # before torch is imported
-    modes = {"train": train, "ppl_eval": ppl_eval, "sample_eval": sample_eval, "sample": sample}
+    modes = {
+        "train": train,
+        "ppl_eval": ppl_eval,
+        "sample_eval": sample_eval,
+        "sample": sample,
+        "doctor": doctor,
+    }
     if cfg.mode not in modes:
         raise UserError(f"mode={cfg.mode}: choose one of {', '.join(modes)}")
     return modes[cfg.mode](cfg)
@@ -218,6 +224,7 @@ def train(cfg: DictConfig) -> int | None:
 
 def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.commands import build
+    from hbd3lm.commands.memory_advice import explain_training
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainerConfig, TrainingConfig
@@ -235,6 +242,7 @@ def _train(cfg: DictConfig) -> int | None:
         card.model.modules,
         cfg.algo.t_min,
         cfg.algo.t_max,
+        cfg.algo.schedule,
     )
     documents = {}
     for split in ("train", "valid"):
@@ -248,7 +256,8 @@ def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.train.run import train as run_training
 
     torch.manual_seed(seed)
-    net = Transformer(card.model, where.attention)
+    with explain_training(cfg, card.model, card.layout, documents["train"]):
+        net = Transformer(card.model, where.attention)
     print(
         f"model: {cfg.model.name}, {net.count_parameters():,} parameters "
         f"({net.count_parameters(embeddings=False):,} without embeddings); "
@@ -311,15 +320,20 @@ def ppl_eval(cfg: DictConfig) -> None:
     seed = build.read_seed(cfg)
     loaded, examples, token_set = _load_for_evaluation(cfg)
     documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
-    result = perplexities(
-        loaded.net,
-        loaded.objective,
-        documents,
-        cfg.eval.samples,
-        config.batch_size,
-        seed,
-        lambda batches: track(batches, "scoring", transient=True),
-    )
+    with _explain_memory(loaded, "training.batch_size", config.batch_size):
+        result = perplexities(
+            loaded.net,
+            loaded.objective,
+            documents,
+            cfg.eval.samples,
+            config.batch_size,
+            seed,
+            lambda batches: track(
+                batches, "scoring", transient=True, disable=not sys.stdout.isatty()
+            ),
+            cfg.eval.precision,
+            cfg.eval.max_samples,
+        )
     result = {"token_set": token_set, **result}
     _print_perplexities(result)
     _write_result(cfg, "perplexity.json", result, loaded)
@@ -330,7 +344,7 @@ def _print_perplexities(result: dict) -> None:
     from rich.table import Table
 
     table = Table(
-        "", "of", "nats/token", "perplexity", "95 % interval", "tokens",
+        "", "of", "nats/token", "perplexity", "95 % interval", "draws", "tokens",
         title=f"Perplexity, {result['kind']}, {result['token_set']}",
     )  # fmt: skip
     for name, part in result["segments"].items():
@@ -340,9 +354,22 @@ def _print_perplexities(result: dict) -> None:
             f"{part['nats_per_token']:.4f} ± {_number(part['standard_error'], 4)}",
             f"{part['perplexity']:.3f}",
             f"{_number(part['perplexity_low'])} - {_number(part['perplexity_high'])}",
+            _share(part["perplexity_noise_high"], part["perplexity"]),
             f"{part['tokens']:,}",
         )
     Console().print(table)
+    if "precision" in result:
+        reached = "within" if result["precision_reached"] else "NOT yet within"
+        remedy = "" if result["precision_reached"] else "; raise eval.max_samples"
+        print(
+            f"draws of the noise: {result['noise_draws']} a problem, {reached} "
+            f"eval.precision={result['precision']} (95 %){remedy}"
+        )
+
+
+def _share(high: float | None, value: float) -> str:
+    """Half of the 95 % interval of the draws, relative to the perplexity."""
+    return "?" if high is None else f"±{high / value - 1:.2%}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -369,7 +396,10 @@ def sample_eval(cfg: DictConfig) -> None:
     loaded, examples, token_set = _load_for_evaluation(cfg)
     if mode != "plan_only":
         check_gold_answers(examples)
-    with Progress(transient=True) as progress:
+    with (
+        _explain_memory(loaded, "sampling.batch_size", config.batch_size),
+        Progress(transient=True) as progress,
+    ):
         task = progress.add_task("sampling", total=len(examples))
         run = generate(
             loaded.net,
@@ -459,6 +489,13 @@ def sample(cfg: DictConfig) -> None:
     print(f"({generation.evaluations} network evaluations)")
 
 
+def doctor(cfg: DictConfig) -> int:
+    """Check everything a training run with these settings depends on; 1 if something fails."""
+    from hbd3lm.commands.doctor import examine
+
+    return examine(cfg)
+
+
 def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[HierarchicalExample], str]:
     """Model, examples and the name of the problems they are."""
     from hbd3lm.commands import build
@@ -470,6 +507,13 @@ def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[Hierarchica
     examples = build.load_examples(cfg, config.split)[: config.num_examples]
     source = cfg.data[f"{config.split}_path"] or f"{cfg.data.name} {config.split}"
     return loaded, examples, f"{source}, {len(examples)} problems"
+
+
+def _explain_memory(loaded: LoadedModel, key: str, batch_size: int):
+    from hbd3lm.commands.memory_advice import explain_evaluation
+
+    device = next(loaded.net.parameters()).device.type
+    return explain_evaluation(loaded.card.model, loaded.card.layout, key, batch_size, device)
 
 
 def _check_same_slice(cfg: DictConfig, loaded: LoadedModel) -> None:

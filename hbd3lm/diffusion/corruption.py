@@ -13,11 +13,12 @@ autoregressive negative log-likelihood.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hbd3lm.diffusion.schedule import LogLinearSchedule
+from hbd3lm.diffusion.schedule import LogLinearSchedule, stratified_uniform
 from hbd3lm.model.layout import Document
 
 
@@ -30,16 +31,28 @@ class Noise:
 
 
 def noise_by_time(
-    documents: list[Document], schedule: LogLinearSchedule, rng: np.random.Generator
+    documents: list[Document],
+    schedules: LogLinearSchedule | Sequence[LogLinearSchedule],
+    rng: np.random.Generator,
 ) -> list[Noise]:
-    """One time per block, stratified over all blocks of all ``documents``; weight 1/t."""
+    """One time per block, stratified over all blocks of all ``documents``; weight 1/t.
+
+    Args:
+        schedules: one for all segments, or one for each.
+    """
+    one = isinstance(schedules, LogLinearSchedule)
     blocks = np.array([document.n_blocks for document in documents])
-    times = np.split(schedule.draw_times(int(blocks.sum()), rng), np.cumsum(blocks)[:-1])
+    uniform = stratified_uniform(int(blocks.sum()), rng)
     noises = []
-    for document, block_times in zip(documents, times):
-        t = block_times[document.block - 1]  # [Ln]
-        masked = rng.random(len(t)) < schedule.mask_probability(t)
-        weight = np.where(masked, schedule.weight(t), 0.0).astype(np.float32)
+    for document, of_blocks in zip(documents, np.split(uniform, np.cumsum(blocks)[:-1])):
+        u = of_blocks[document.block - 1]  # [Ln]
+        if one:
+            t = schedules.stretch(u)
+        else:
+            stretched = np.stack([schedule.stretch(u) for schedule in schedules])
+            t = np.take_along_axis(stretched, document.segment[None], 0)[0]
+        masked = rng.random(len(t)) < LogLinearSchedule.mask_probability(t)
+        weight = np.where(masked, LogLinearSchedule.weight(t), 0.0).astype(np.float32)
         noises.append(Noise(masked, weight))
     return noises
 

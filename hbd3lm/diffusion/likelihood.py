@@ -25,6 +25,7 @@ class EvaluationBatches(torch.utils.data.Dataset):
 
     Args:
         samples: draws per document (an exact objective makes only one).
+        turn: every turn has noise of its own.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class EvaluationBatches(torch.utils.data.Dataset):
         samples: int,
         batch_size: int,
         seed: int,
+        turn: int = 0,
     ) -> None:
         self.documents, self.objective = documents, objective
-        self.samples, self.seed = samples, seed
+        self.samples, self.seed, self.turn = samples, seed, turn
         draws = len(self._noise(0))
         order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
         self.share = 1 / draws
@@ -44,7 +46,7 @@ class EvaluationBatches(torch.utils.data.Dataset):
         self.batch_size = batch_size
 
     def _noise(self, index: int):
-        rng = np.random.default_rng([self.seed, 3, index])
+        rng = np.random.default_rng([self.seed, 3, index] + [self.turn] * (self.turn > 0))
         return self.objective.evaluation_noise(self.documents[index], self.samples, rng)
 
     def __len__(self) -> int:
@@ -62,8 +64,11 @@ class EvaluationBatches(torch.utils.data.Dataset):
 def add_losses(table: Tensor, net: Transformer, item: EvaluationBatch) -> None:
     """Add a batch's share of the NLL (or NELBO), in nats, to ``table`` [documents, segments]."""
     batch, indices, shares = item
-    losses = negative_log_likelihood(net, batch).to(table)
+    add_shares(table, negative_log_likelihood(net, batch), indices, shares)
+
+
+def add_shares(table: Tensor, losses: Tensor, indices: list[int], shares: list[float]) -> None:
+    """Add a batch's ``losses`` [documents of the batch, segments], times their shares."""
     index = torch.tensor(indices, device=table.device)
-    table.index_add_(
-        0, index, losses * torch.tensor(shares, device=table.device)[:, None].to(table)
-    )
+    share = torch.tensor(shares, device=table.device)[:, None].to(table)
+    table.index_add_(0, index, losses.to(table) * share)

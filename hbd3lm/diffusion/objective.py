@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hbd3lm.diffusion.corruption import Noise, noise_by_count, noise_by_time
-from hbd3lm.diffusion.schedule import LogLinearSchedule
+from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 from hbd3lm.errors import UserError
 from hbd3lm.model.batch import Batch, Part, Piece, as_tokens, stack_rows
 from hbd3lm.model.layout import Document, Layout
@@ -33,8 +33,10 @@ class Objective(Protocol):
     is_bound: bool
     """True: the likelihood is a NELBO (an upper bound on the NLL); False: it is exact."""
 
-    def training_noise(self, documents: list[Document], rng: np.random.Generator) -> list[Noise]:
-        """One draw per document."""
+    def training_noise(
+        self, documents: list[Document], rng: np.random.Generator, step: int = 0
+    ) -> list[Noise]:
+        """One draw per document, for optimiser step ``step``."""
 
     def evaluation_noise(
         self, document: Document, samples: int, rng: np.random.Generator
@@ -97,12 +99,14 @@ class BlockDiffusion:
         mask_id: the absorbing state.
         modules: ``shared`` or ``separate`` (see :class:`ModelConfig`).
         schedule: times for training.
+        searched: intervals found while training, instead of ``schedule``.
     """
 
     layout: Layout
     mask_id: int
     modules: str = "shared"
     schedule: LogLinearSchedule = field(default_factory=LogLinearSchedule)
+    searched: SearchedSchedule | None = None
 
     def __post_init__(self) -> None:
         if self.modules == "separate" and not self.layout.has_plan:
@@ -116,8 +120,11 @@ class BlockDiffusion:
         """A block of one token has no order to marginalise: then the NELBO is the exact NLL."""
         return any(segment.block_size > 1 for segment in self.layout.segments)
 
-    def training_noise(self, documents: list[Document], rng: np.random.Generator) -> list[Noise]:
-        return noise_by_time(documents, self.schedule, rng)
+    def training_noise(
+        self, documents: list[Document], rng: np.random.Generator, step: int = 0
+    ) -> list[Noise]:
+        schedules = self.schedule if self.searched is None else self.searched.at(step)
+        return noise_by_time(documents, schedules, rng)
 
     def evaluation_noise(
         self, document: Document, samples: int, rng: np.random.Generator
@@ -209,8 +216,10 @@ class Autoregressive:
         if any(segment.block_size != 1 for segment in self.layout.segments):
             raise UserError("algo=ar predicts token by token: block_size must be 1")
 
-    def training_noise(self, documents: list[Document], rng: np.random.Generator) -> list[Noise]:
-        del rng
+    def training_noise(
+        self, documents: list[Document], rng: np.random.Generator, step: int = 0
+    ) -> list[Noise]:
+        del rng, step
         return [self._no_noise(document) for document in documents]
 
     def evaluation_noise(

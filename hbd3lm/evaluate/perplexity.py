@@ -4,10 +4,16 @@ The loss of every predicted token (end tokens and fill included, or the sum woul
 is divided by the number of real tokens: text and end tokens. Block diffusion gives an upper
 bound on the negative log-likelihood (NELBO), next-token models the exact value; the result says
 which. Numbers are comparable only on the same problems with the same tokenizer.
+
+Two errors, told apart. That of the *problems*: other problems of the kind would give another
+number; only more problems lower it. That of the *draws*: other noise would give another number for
+the very same problems; more draws lower it, to any precision asked for. Draws are stratified over
+the number of masked tokens of a block (``diffusion/corruption.py``), not over random times.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,15 +34,17 @@ def score_documents(
     batch_size: int,
     seed: int = 0,
     progress=lambda batches: batches,
+    turn: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """NLL (or NELBO estimate) in nats and real tokens, each [documents, segments] float64.
 
     Args:
         samples: noise draws per document; an exact likelihood needs one.
+        turn: every turn has noise of its own.
     """
     samples = samples if objective.is_bound else 1
     device = next(net.parameters()).device
-    batches = EvaluationBatches(documents, objective, samples, batch_size, seed)
+    batches = EvaluationBatches(documents, objective, samples, batch_size, seed, turn)
     table = torch.zeros(
         len(documents), len(objective.layout.segments), dtype=torch.float64, device=device
     )
@@ -49,33 +57,50 @@ def score_documents(
     return table.cpu().numpy(), tokens.cpu().numpy()
 
 
-def summarise(nll: np.ndarray, tokens: np.ndarray) -> dict[str, float | int | None]:
-    """Nats per token and perplexity with a standard error, from per-document sums.
+def summarise(
+    nll: np.ndarray, tokens: np.ndarray, noise_variance: float | None = None
+) -> dict[str, float | int | None]:
+    """Nats per token and perplexity with their errors, from per-document sums.
 
     Args:
         nll, tokens: [documents].
+        noise_variance: of ``nll.sum()``, over the noise draws; None: not known.
 
     Returns:
         ``nats_per_token`` and its ``standard_error`` (of a ratio, by the delta method, over
-        documents: it holds the spread of the data set and of the noise draws), ``perplexity``
+        documents: it holds the spread of the problems and of the noise draws), ``perplexity``
         with the 95 % interval, counts. One document has no spread: error and interval are None.
+        ``noise_error`` is the part of the draws alone, with an interval of its own.
     """
     n, total = len(nll), tokens.sum()
-    rate = nll.sum() / total
+    rate = float(nll.sum() / total)
     residual = nll - rate * tokens
-    error = low = high = None
+    error = noise_error = None
     if n > 1:
         error = float(np.sqrt((residual**2).sum() * n / (n - 1)) / total)
-        low, high = (float(np.exp(rate + sign * 1.96 * error)) for sign in (-1, 1))
+    if noise_variance is not None:
+        noise_error = float(np.sqrt(noise_variance) / total)
+    low, high = _interval(rate, error)
+    noise_low, noise_high = _interval(rate, noise_error)
     return {
-        "nats_per_token": float(rate),
+        "nats_per_token": rate,
         "standard_error": error,
+        "noise_error": noise_error,
         "perplexity": float(np.exp(rate)),
         "perplexity_low": low,
         "perplexity_high": high,
+        "perplexity_noise_low": noise_low,
+        "perplexity_noise_high": noise_high,
         "tokens": int(total),
         "documents": n,
     }
+
+
+def _interval(rate: float, error: float | None) -> tuple[float | None, float | None]:
+    """The 95 % interval of a perplexity whose logarithm has this error."""
+    if error is None:
+        return None, None
+    return float(np.exp(rate - 1.96 * error)), float(np.exp(rate + 1.96 * error))
 
 
 def perplexities(
@@ -86,20 +111,59 @@ def perplexities(
     batch_size: int,
     seed: int = 0,
     progress=lambda batches: batches,
+    precision: float | None = None,
+    max_samples: int = 256,
 ) -> dict:
-    """Summaries by segment and for all together, JSON-ready."""
-    nll, tokens = score_documents(net, objective, documents, samples, batch_size, seed, progress)
+    """Summaries by segment and for all together, JSON-ready.
+
+    Args:
+        samples: noise draws per document.
+        precision: take further turns of ``samples`` draws until the 95 % interval *of the draws*
+            of every perplexity is at most this share of it to either side; None: one turn.
+        max_samples: draws per document after which to stop all the same.
+    """
+    layout = objective.layout
     given = {"plan": "plan | question", "execution": "execution | question"}
-    if objective.layout.has_plan:
+    if layout.has_plan:
         given["execution"] = "execution | question, gold plan"
-    parts = {
-        segment.name: {"of": given[segment.name], **summarise(nll[:, i], tokens[:, i])}
-        for i, segment in enumerate(objective.layout.segments)
-    }
-    joint = " + ".join(segment.name for segment in objective.layout.segments)
-    parts["all"] = {"of": f"{joint} | question", **summarise(nll.sum(1), tokens.sum(1))}
-    return {
-        "kind": "upper bound (NELBO)" if objective.is_bound else "exact",
-        "noise_draws": samples if objective.is_bound else 1,
+    joint = " + ".join(segment.name for segment in layout.segments)
+    exact = not objective.is_bound
+    # Enough turns for the error of the draws to be known itself: 30 degrees of freedom.
+    least = 1 if precision is None or exact else 1 + max(1, math.ceil(30 / len(documents)))
+    turns: list[np.ndarray] = []
+    while True:
+        nll, tokens = score_documents(
+            net, objective, documents, samples, batch_size, seed, progress, len(turns)
+        )
+        turns.append(np.column_stack([nll, nll.sum(1)]))  # [documents, segments + 1]
+        mean, noise = np.mean(turns, 0), [0.0 if exact else None] * (len(layout.segments) + 1)
+        if len(turns) > 1:
+            noise = list(np.var(turns, 0, ddof=1).sum(0) / len(turns))
+        names = [*(segment.name for segment in layout.segments), "all"]
+        counts = np.column_stack([tokens, tokens.sum(1)])
+        parts = {
+            name: {
+                "of": given.get(name, f"{joint} | question"),
+                **summarise(mean[:, i], counts[:, i], noise[i]),
+            }
+            for i, name in enumerate(names)
+        }
+        reached = precision is None or _reached(parts, precision)
+        draws = len(turns) * samples
+        if len(turns) >= least and (reached or draws + samples > max_samples):
+            break
+    result = {
+        "kind": "exact" if exact else "upper bound (NELBO)",
+        "noise_draws": 1 if exact else draws,
         "segments": parts,
     }
+    if precision is not None:
+        result |= {"precision": precision, "precision_reached": reached}
+    return result
+
+
+def _reached(parts: dict[str, dict], precision: float) -> bool:
+    return all(
+        part["noise_error"] is not None and math.expm1(1.96 * part["noise_error"]) <= precision
+        for part in parts.values()
+    )

@@ -23,12 +23,21 @@ class TrainingConfig:
     """Micro-batches per optimiser step."""
     global_batch_size: int | None = None
     """Problems per optimiser step, over all processes and micro-batches: sets accumulate."""
+    optimizer: str = "muon"
+    """``muon`` for the matrices inside the blocks and AdamW for the rest, or ``adamw`` for all."""
     learning_rate: float = 3e-4
     """Peak learning rate of AdamW."""
+    muon_scale: float = 10.0
+    """``muon``: its learning rate is so many times AdamW's. Its updates are scaled to the size
+    of AdamW's first, and bear larger steps."""
     warmup_steps: int | None = None
     """Steps of linear warm-up; None: 2,500, but at most a tenth of max_steps."""
-    lr_schedule: str = "cosine"
-    """After the warm-up: ``constant``, or ``cosine`` down to a tenth of the peak."""
+    lr_schedule: str = "constant"
+    """After the warm-up: ``constant`` (the averaged weights take the place of a decay), ``cosine``
+    down to a tenth of the peak, or ``wsd``: stable, then down to nothing over the last
+    ``decay_share`` of the steps (1 - sqrt)."""
+    decay_share: float = 0.2
+    """``wsd``: share of max_steps in which the learning rate decays."""
     weight_decay: float = 0.01
     """Decoupled weight decay on matrices; norms, biases and embeddings have none."""
     beta1: float = 0.9
@@ -46,6 +55,9 @@ class TrainingConfig:
     """Steps between validations; a divisor of max_steps ends the run with one."""
     valid_samples: int = 4
     """Draws of the noise per problem and validation, the same each time."""
+    gradient_draws: int = 0
+    """Draws of the training noise from which each validation measures the variance of the gradient
+    on one batch; 0: not measured, else at least 2."""
     checkpoint_every: int = 500
     """Steps between checkpoints of the latest state; the last step is always kept."""
     log_every: int = 10
@@ -71,14 +83,23 @@ class TrainingConfig:
             raise UserError(f"training.learning_rate must be positive, got {self.learning_rate}")
         if self.warmup_steps is not None and self.warmup_steps < 0:
             raise UserError(f"training.warmup_steps must not be negative, got {self.warmup_steps}")
+        if self.muon_scale <= 0:
+            raise UserError(f"training.muon_scale must be positive, got {self.muon_scale}")
         for name in ("weight_decay", "grad_clip"):
             if getattr(self, name) < 0:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"training.{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.gradient_draws < 0 or self.gradient_draws == 1:
+            raise UserError(
+                f"training.gradient_draws must be 0 or at least 2, got {self.gradient_draws}"
+            )
+        if not 0 < self.decay_share <= 1:
+            raise UserError(f"training.decay_share must lie in (0, 1], got {self.decay_share}")
         for name, allowed in (
-            ("lr_schedule", ("constant", "cosine")),
+            ("optimizer", ("adamw", "muon")),
+            ("lr_schedule", ("constant", "cosine", "wsd")),
             ("batching", ("bucket", "pack")),
         ):
             if getattr(self, name) not in allowed:
@@ -167,3 +188,19 @@ class TrainerConfig:
         for name in self.loggers:
             if name not in LOGGERS:
                 raise UserError(f"trainer.loggers: {name}: choose from {', '.join(LOGGERS)}")
+
+
+def check_strategy(training: TrainingConfig, trainer: TrainerConfig) -> None:
+    """Refuse what needs whole matrices in every process where they are divided among them."""
+    if "fsdp" not in trainer.strategy and "deepspeed" not in trainer.strategy:
+        return
+    for setting, remedy in (
+        ("optimizer=muon" if training.optimizer == "muon" else None, "optimizer=adamw"),
+        (f"gradient_draws={training.gradient_draws}" if training.gradient_draws else None,
+         "gradient_draws=0"),
+    ):  # fmt: skip
+        if setting:
+            raise UserError(
+                f"training.{setting} needs whole weights, which trainer.strategy="
+                f"{trainer.strategy} divides; use training.{remedy} or trainer.strategy=ddp"
+            )

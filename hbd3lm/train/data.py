@@ -67,7 +67,7 @@ class TrainingBatches(Dataset):
         chosen = self.steps[step]
         documents = [self.documents[i] for i in chosen]
         noises = self.objective.training_noise(
-            documents, np.random.default_rng([self.seed, 2, step])
+            documents, np.random.default_rng([self.seed, 2, step]), step
         )
         start = (micro * self.world_size + self.rank) * self.config.batch_size
         mine = slice(start, start + self.config.batch_size)

@@ -10,14 +10,20 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from hbd3lm.diffusion.likelihood import EvaluationBatch, add_losses
-from hbd3lm.diffusion.objective import Objective, negative_log_likelihood
+from hbd3lm.diffusion.likelihood import EvaluationBatch, add_shares
+from hbd3lm.diffusion.objective import BlockDiffusion, Objective, negative_log_likelihood
+from hbd3lm.diffusion.schedule import SearchedSchedule
+from hbd3lm.diffusion.variance import BlockMoments, block_losses
 from hbd3lm.model.checkpoint import KEY, ModelCard
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.data import TrainingBatch
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.optim import learning_rate_factor, make_optimizer
+from hbd3lm.train.schedule_search import finish_search, measure_gradient
+
+SCHEDULE_KEY = "hbd3lm_schedule"
+"""Where a checkpoint keeps the intervals that a searched schedule has found."""
 
 
 class BrokenLossError(Exception):
@@ -105,10 +111,19 @@ class TrainingModule(L.LightningModule):
         n_segments = len(self.objective.layout.segments)
         self.nll = torch.zeros(self.n_valid, n_segments, device=self.device, dtype=torch.float64)
         self.real_tokens = torch.zeros_like(self.nll)
+        self.moments = None
+        if isinstance(self.objective, BlockDiffusion):
+            self.moments = BlockMoments(self.objective.layout, self.device)
 
     def validation_step(self, item: EvaluationBatch, batch_idx: int) -> None:
-        add_losses(self.nll, self.net, item)
-        batch, indices, _ = item
+        batch, indices, shares = item
+        if self.moments is None:
+            losses = negative_log_likelihood(self.net, batch)
+        else:
+            by_block = block_losses(self.net, batch)
+            self.moments.add(by_block)
+            losses = by_block.by_segment(self.nll.shape[1])
+        add_shares(self.nll, losses, indices, shares)
         # Draws of one document write the same count again, on purpose.
         self.real_tokens[torch.tensor(indices, device=self.device)] = batch.real_tokens.to(self.nll)
 
@@ -120,6 +135,10 @@ class TrainingModule(L.LightningModule):
             values[f"valid/{segment.name}_nelbo"] = nll[i] / tokens[i]
         values["valid/ppl"] = values["valid/nelbo"].exp()
         values = {name: value.float() for name, value in values.items()}
+        if self.moments is not None:
+            values |= finish_search(self, self.moments)
+            if self.config.gradient_draws:
+                values |= measure_gradient(self)
         self.log_dict(values, batch_size=1)
         self.log("valid", values["valid/nelbo"], prog_bar=True, logger=False, batch_size=1)
 
@@ -149,11 +168,19 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.card.to_dict()
+        if self._searched is not None:
+            checkpoint[SCHEDULE_KEY] = self._searched.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._searched is not None:
+            self._searched.load_state_dict(checkpoint[SCHEDULE_KEY])
         # Lightning counts micro-batches; with another accumulation there are more or fewer.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         done = checkpoint["global_step"] * self.config.accumulate
         for counts in (progress["total"], progress["current"]):
             shift = done - counts["processed"]
             counts.update({name: count + shift for name, count in counts.items() if count})
+
+    @property
+    def _searched(self) -> SearchedSchedule | None:
+        return getattr(self.objective, "searched", None)

@@ -1,28 +1,87 @@
-"""AdamW, its parameter groups and its learning-rate schedule."""
+"""AdamW and Muon, their parameter groups, and the learning-rate schedules."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from hbd3lm.train.config import TrainingConfig
 
+MUON_MOMENTUM = 0.95
+"""Of Muon's Nesterov momentum (Jordan et al., 2024)."""
 
-def make_optimizer(net: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay on matrices only (not on embeddings, norms, biases)."""
-    decayed, free = [], []
+
+def make_optimizer(net: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser ``training.optimizer`` names; frozen weights are left out.
+
+    Weight decay on matrices only (not on embeddings, norms, biases). ``adamw`` is fused AdamW for
+    all weights; ``muon`` takes the matrices inside the blocks and leaves the rest to AdamW.
+    """
+    hidden, heads, free = [], [], []
     for name, parameter in net.named_parameters():
-        if parameter.requires_grad:
-            matrix = parameter.dim() >= 2 and ".embedding." not in name
-            (decayed if matrix else free).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
+        if not parameter.requires_grad:
+            continue
+        if parameter.dim() < 2 or ".embedding." in name:
+            free.append(parameter)
+        else:
+            (heads if ".head." in name else hidden).append(parameter)
+    rest = [{"params": free, "weight_decay": 0.0}]
     betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+    if config.optimizer == "adamw":
+        groups = [{"params": hidden + heads, "weight_decay": config.weight_decay}, *rest]
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+    if heads:
+        rest.append({"params": heads, "weight_decay": config.weight_decay})
+    return OptimizerPair(
+        torch.optim.AdamW(rest, lr=config.learning_rate, betas=betas, fused=True),
+        # match_rms_adamw: the orthogonal update has the size of AdamW's whatever the shape of the
+        # matrix (Liu et al., 2025, arXiv 2502.16982), so one factor suits all model sizes.
+        torch.optim.Muon(
+            hidden,
+            lr=config.muon_scale * config.learning_rate,
+            weight_decay=config.weight_decay,
+            momentum=MUON_MOMENTUM,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+    )
+
+
+class OptimizerPair(torch.optim.Optimizer):
+    """Two optimisers of disjoint weights as one: one step, one state, one list of groups.
+
+    Learning-rate schedulers, Lightning and checkpoints see an ordinary optimiser. The two share
+    its state and group dicts, so what is loaded or scheduled here holds there.
+    """
+
+    def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> None:
+        self.parts = (first, second)
+        super().__init__([*first.param_groups, *second.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on this optimiser's groups and state."""
+        count = len(self.parts[0].param_groups)
+        self.parts[0].param_groups = self.param_groups[:count]
+        self.parts[1].param_groups = self.param_groups[count:]
+        for part in self.parts:
+            part.state = self.state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # load_state_dict ends here, with new dicts
+        self._share()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
 
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
@@ -32,5 +91,10 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
         return (step + 1) / warmup
     if config.lr_schedule == "constant":
         return 1.0
+    if config.lr_schedule == "wsd":
+        decay = max(1, round(config.decay_share * config.max_steps))
+        progress = (step - (config.max_steps - decay)) / decay
+        # 1 - sqrt: the best of the shapes tried by Haegele et al., 2024, arXiv 2405.18392.
+        return 1 - math.sqrt(min(1.0, max(0.0, progress)))
     progress = min(1.0, (step - warmup) / max(1, config.max_steps - warmup))
     return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))

@@ -38,7 +38,7 @@ from hbd3lm.train.checkpoints import (
     SealedCheckpointIO,
     find_checkpoint,
 )
-from hbd3lm.train.config import TrainerConfig, TrainingConfig
+from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
@@ -53,6 +53,7 @@ FREE_TO_CHANGE = (
     "global_batch_size",
     "valid_every",
     "valid_samples",
+    "gradient_draws",
     "checkpoint_every",
     "log_every",
     "resume",
@@ -70,6 +71,10 @@ HUSH = (
 )
 """Warnings of Lightning and torch that say nothing to a user of this program."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SEARCH_READS = ("valid_every", "valid_samples")
+"""Those of them that algo.schedule=searched learns by, so that they must stay."""
+LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
+"""Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
 def resolve_precision(name: str) -> str:
@@ -109,6 +114,7 @@ def train(
             asks for, the disk is full, or the loss stopped being finite.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
     """
+    check_strategy(config, trainer_config)
     run_dir = Path(run_dir)
     folder = run_dir / "checkpoints"
     last, best = folder / "last.ckpt", folder / "best.ckpt"
@@ -238,16 +244,14 @@ def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_d
         )
     old = found.card
     differences = card.differences(old)
-    pairs = [
+    algo = old.settings.get("algo")
+    if isinstance(algo, dict):
+        algo = {"schedule": "loglinear"} | algo  # which older checkpoints do not name
+    pairs = [("algo", algo, card.settings.get("algo"))]
+    pairs += [
         (name, old.settings.get(name), card.settings.get(name))
         for name in sorted(
-            (
-                "algo",
-                "problems_per_step",
-                "seed",
-                "training_problems",
-                "validation_problems",
-            )
+            ("problems_per_step", "seed", "training_problems", "validation_problems")
         )
     ]
     # An optimiser's state has another order when it is put together from shares.
@@ -258,11 +262,13 @@ def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_d
             bool(card.settings.get("sharded")),
         )
     )
-    before, now = old.settings.get("training", {}), card.settings.get("training", {})
+    searched = isinstance(algo, dict) and algo["schedule"] == "searched"
+    before = LATER_SETTINGS | old.settings.get("training", {})
+    now = card.settings.get("training", {})
     pairs += [
         (f"training.{name}", before.get(name), now.get(name))
         for name in sorted(set(before) | set(now))
-        if name not in FREE_TO_CHANGE
+        if name not in FREE_TO_CHANGE or (searched and name in SEARCH_READS)
     ]
     differences += [f"{name}: {was} != {asked}" for name, was, asked in pairs if was != asked]
     if differences:

@@ -275,6 +275,12 @@ def test_two_names_of_one_setting_with_one_value_are_no_contradiction():
         (["algo=flat", "hierarchical.modules=separate"], "modules=separate needs a plan"),
         (["model.dim=30"], "model.dim=30 is no multiple of model.n_heads=8"),
         (["algo.t_min=1"], "algo.t_min=1"),
+        (["algo.schedule=cubic"], "algo.schedule=cubic: choose loglinear or searched"),
+        (
+            ["algo=ar", "algo.schedule=searched"],
+            "algo.schedule=searched: next-token prediction has",
+        ),
+        (["training.optimizer=sgd"], "training.optimizer=sgd: choose one of adamw, muon"),
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: choose one of auto"),
         (["data.valid_size=0"], "data.valid_size must be at least 1, got 0"),
         (["data.num_train=few"], "data.num_train: Value 'few'"),
@@ -283,6 +289,11 @@ def test_two_names_of_one_setting_with_one_value_are_no_contradiction():
         (["mode=sample_eval", "sampling.method=guess"], "sampling.method=guess: choose one of"),
         (["mode=ppl_eval", "eval.split=train"], "eval.split=train: choose test or valid"),
         (["mode=ppl_eval", "eval.samples=0"], "eval.samples must be at least 1"),
+        (["mode=ppl_eval", "eval.precision=2"], "eval.precision must lie between 0 and 1"),
+        (
+            ["mode=ppl_eval", "eval.precision=0.1", "eval.max_samples=20"],
+            "eval.max_samples must be at least 32, got 20",
+        ),
         (["mode=ppl_eval", "eval.num_examples=none"], "eval.num_examples: Value 'none'"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
@@ -423,6 +434,62 @@ def test_ppl_eval_writes_a_labelled_bound_for_each_segment(home, capsys):
     assert result["segments"]["all"]["documents"] == 4
     assert result["checkpoint"].endswith("best.ckpt")
     assert "Perplexity, upper bound (NELBO)" in capsys.readouterr().out
+
+
+def test_ppl_eval_takes_turns_to_the_precision_asked_for_and_tells_both_errors(home, capsys):
+    precise = ("eval.samples=4", "eval.precision=0.2", f"eval.output_dir={home}/precise")
+    assert evaluate(home, "ppl_eval", *precise) == 0
+    result = json.loads((home / "precise" / "perplexity.json").read_text())
+    assert result["precision_reached"]
+    assert result["noise_draws"] >= 4 * 9  # 30 degrees of freedom from 4 problems
+    for part in result["segments"].values():
+        assert part["perplexity_noise_high"] / part["perplexity"] <= 1.2
+    printed = capsys.readouterr().out
+    assert re.search(r"±\d+\.\d\d%", printed), "the error of the draws"
+    assert "within eval.precision=0.2" in printed
+    assert evaluate(home, "ppl_eval", *precise, "eval.precision=1e-6", "eval.max_samples=8") == 0
+    assert "NOT yet within eval.precision=1e-06 (95 %); raise eval.max" in capsys.readouterr().out
+
+
+def test_a_searched_schedule_is_logged_in_the_run_folder(home, tmp_path):
+    status = main(
+        "mode=train", *TINY, *STEPS, "algo.schedule=searched", "training.optimizer=muon",
+        f"data.train_path={home}/train.json", f"run_dir={tmp_path}/run",
+    )  # fmt: skip
+    assert status == 0
+    lines = (tmp_path / "run" / "schedule_search.jsonl").read_text().splitlines()
+    assert [json.loads(line)["segment"] for line in lines] == ["plan", "execution"]
+    assert json.loads(lines[0])["block_size"] == 16
+
+
+def test_a_training_that_runs_out_of_memory_tells_what_to_lower(
+    home, tmp_path, monkeypatch, capsys
+):
+    from hbd3lm.train import module
+
+    def out_of_memory(net, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(module, "negative_log_likelihood", out_of_memory)
+    status = main(
+        "mode=train", *TINY, *STEPS, f"data.train_path={home}/train.json", f"run_dir={tmp_path}/run"
+    )
+    error = capsys.readouterr().err
+    assert status == 1 and error.count("error:") == 1 and "Traceback" not in error
+    assert "out of memory while training (CUDA out of memory. Tried to allocate 2.00 GiB)" in error
+    assert "BATCH_SIZE=2, which is training.batch_size=2; training.accumulate=2 keeps" in error
+
+
+@pytest.mark.parametrize("mode", ["ppl_eval", "sample_eval"])
+def test_an_evaluation_that_runs_out_of_memory_tells_what_to_lower(home, mode, monkeypatch, capsys):
+    def out_of_memory(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("hbd3lm.evaluate.perplexity.perplexities", out_of_memory)
+    monkeypatch.setattr("hbd3lm.evaluate.answers.generate", out_of_memory)
+    assert evaluate(home, mode, "training.batch_size=4") == 1
+    key = "training.batch_size" if mode == "ppl_eval" else "sampling.batch_size"
+    assert f"{key}=2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["full", "plan_only", "exec_only"])

@@ -126,3 +126,54 @@ def test_one_document_has_no_standard_error_and_its_result_is_still_json():
     assert result["standard_error"] is None
     assert result["perplexity_low"] is None
     json.dumps(result, allow_nan=False)
+
+
+# -- precision ------------------------------------------------------------------------------
+
+
+def test_the_error_of_the_draws_is_the_one_worked_out_by_hand():
+    """Variance 0.64 of the sum of 4 tokens: 0.8 / 4 nats a token."""
+    result = summarise(np.array([3.0, 5.0]), np.array([2.0, 2.0]), 0.64)
+    assert result["noise_error"] == pytest.approx(0.2)
+    assert result["perplexity_noise_low"] == pytest.approx(math.exp(2 - 0.392))
+    assert result["perplexity_noise_high"] == pytest.approx(math.exp(2 + 0.392))
+    assert result["standard_error"] == pytest.approx(0.5)
+
+
+def test_turns_are_taken_until_the_draws_are_precise_enough():
+    net, documents = toy_net(), random_documents(LAYOUT, 40)
+    objective = BlockDiffusion(LAYOUT, MASK)
+    rough = perplexities(net, objective, documents, 2, 80, precision=0.5)
+    fine = perplexities(net, objective, documents, 2, 80, precision=0.04, max_samples=10**6)
+    assert rough["precision_reached"] and fine["precision_reached"]
+    assert rough["noise_draws"] < fine["noise_draws"]
+    for part in fine["segments"].values():
+        assert part["perplexity_noise_high"] / part["perplexity"] - 1 <= 0.04
+        assert part["noise_error"] < part["standard_error"]
+
+
+def test_the_error_of_the_draws_is_that_of_other_seeds():
+    """The interval of one evaluation foretells how far evaluations with other noise lie apart."""
+    net, documents = toy_net(), random_documents(LAYOUT, 30)
+    objective = BlockDiffusion(LAYOUT, MASK)
+    results = [
+        perplexities(net, objective, documents, 2, 120, seed, precision=0.9)["segments"]["all"]
+        for seed in range(16)
+    ]
+    spread = np.std([r["nats_per_token"] for r in results], ddof=1)
+    foretold = np.sqrt(np.mean([r["noise_error"] ** 2 for r in results]))
+    assert 0.6 < spread / foretold < 1.6
+
+
+def test_what_draws_cannot_reach_ends_at_the_limit_and_says_so():
+    net, documents = toy_net(), random_documents(LAYOUT, 40)
+    result = perplexities(
+        net, BlockDiffusion(LAYOUT, MASK), documents, 2, 80, precision=1e-6, max_samples=7
+    )
+    assert (result["noise_draws"], result["precision_reached"]) == (6, False)
+    single = plan_execution_layout(8, 8, 8, 1, 1)
+    exact = perplexities(
+        net, Autoregressive(single), random_documents(single, 3), 2, 3, precision=1e-6
+    )
+    assert (exact["noise_draws"], exact["precision_reached"]) == (1, True)
+    assert exact["segments"]["all"]["noise_error"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -10,19 +11,30 @@ import torch
 
 from hbd3lm.errors import UserError
 from hbd3lm.train.callbacks import WarmEMA
-from hbd3lm.train.config import TrainerConfig, TrainingConfig
+from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.optim import learning_rate_factor, make_optimizer
 from tests.toys import toy_net
 
 
 def test_the_learning_rate_warms_up_linearly_then_follows_half_a_cosine_to_a_tenth():
-    config = TrainingConfig(max_steps=110, warmup_steps=10)
+    config = TrainingConfig(max_steps=110, warmup_steps=10, lr_schedule="cosine")
     factor = [learning_rate_factor(step, config) for step in range(112)]
     assert factor[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert factor[9] == factor[10] == 1.0
     assert factor[35] == pytest.approx(0.1 + 0.45 * (1 + math.sqrt(0.5)))  # a quarter of the way
     assert factor[60] == pytest.approx(0.55)  # half way
     assert factor[110] == factor[111] == pytest.approx(0.1)
+
+
+def test_a_stable_schedule_decays_by_one_minus_root_over_the_last_share_of_the_steps():
+    config = TrainingConfig(max_steps=100, warmup_steps=10, lr_schedule="wsd", decay_share=0.4)
+    factor = [learning_rate_factor(step, config) for step in range(102)]
+    assert factor[0] == 0.1 and factor[9:61] == [1.0] * 52
+    assert factor[70] == pytest.approx(0.5)  # a quarter of the way
+    assert factor[96] == pytest.approx(1 - math.sqrt(0.9))
+    assert factor[100] == factor[101] == 0.0
+    longer = dataclasses.replace(config, max_steps=1000)
+    assert [learning_rate_factor(step, longer) for step in range(60)] == factor[:60]
 
 
 def test_a_constant_schedule_stays_at_the_peak_after_the_warm_up():
@@ -46,7 +58,9 @@ def test_the_default_warm_up_is_2500_steps_but_at_most_a_tenth(max_steps, warmup
 @pytest.mark.parametrize("tied", [True, False])
 def test_only_matrices_decay_not_embeddings_norms_or_biases(tied):
     net = toy_net(attention_bias=True, mlp_bias=True, tie_embeddings=tied)
-    config = TrainingConfig(weight_decay=0.3, beta1=0.8, beta2=0.95, learning_rate=0.5)
+    config = TrainingConfig(
+        optimizer="adamw", weight_decay=0.3, beta1=0.8, beta2=0.95, learning_rate=0.5
+    )
     optimizer = make_optimizer(net, config)
     decayed, free = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
@@ -57,12 +71,64 @@ def test_only_matrices_decay_not_embeddings_norms_or_biases(tied):
         assert (id(parameter) in free) != (id(parameter) in decayed), name
 
 
-def test_frozen_weights_are_left_out_of_the_optimiser():
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_frozen_weights_are_left_out_of_the_optimiser(name):
     net = toy_net(modules="separate")
     net.stacks["plan"].requires_grad_(False)
-    optimizer = make_optimizer(net, TrainingConfig())
+    optimizer = make_optimizer(net, TrainingConfig(optimizer=name))
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in net.stacks["execution"].parameters()}
+
+
+def fill_gradients(net, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in net.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
+    """Each weight moves as by the optimiser of its kind alone; Muon at five times the rate."""
+    settings = {"learning_rate": 0.02, "weight_decay": 0.3, "optimizer": "muon", "muon_scale": 5}
+    nets = [toy_net(tie_embeddings=tied, mlp_bias=True) for _ in range(3)]
+    pair = make_optimizer(nets[0], TrainingConfig(**settings))
+    adamw = make_optimizer(nets[1], TrainingConfig(**(settings | {"optimizer": "adamw"})))
+    matrices = [p for n, p in nets[2].named_parameters() if p.dim() == 2 and ".blocks." in n]
+    muon = torch.optim.Muon(
+        matrices, lr=0.1, weight_decay=0.3, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    for step in range(3):
+        for net, optimizer in zip(nets, (pair, adamw, muon)):
+            fill_gradients(net, step)
+            optimizer.step()
+    for (name, got), by_adamw, by_muon in zip(
+        nets[0].named_parameters(), nets[1].parameters(), nets[2].parameters()
+    ):
+        expected = by_muon if got.dim() == 2 and ".blocks." in name else by_adamw
+        assert torch.equal(got, expected), name
+        if expected is by_muon:
+            assert not torch.equal(by_muon, by_adamw), name
+
+
+def test_the_pair_of_optimisers_schedules_saves_and_loads_as_one():
+    config = TrainingConfig(optimizer="muon", learning_rate=0.1, muon_scale=2)
+    net, other = toy_net(), toy_net()
+    optimizer = make_optimizer(net, config)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    for step in range(2):
+        fill_gradients(net, step)
+        assert optimizer.step(lambda: 7.0) == 7.0
+        scheduler.step()
+    rates = [{group["lr"] for group in part.param_groups} for part in optimizer.parts]
+    assert rates == [{0.1 / 3}, {0.2 / 3}]
+    other.load_state_dict(net.state_dict())
+    loaded = make_optimizer(other, config)
+    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for one, its in ((net, optimizer), (other, loaded)):
+        fill_gradients(one, 9)
+        its.step()
+    for a, b in zip(net.parameters(), other.parameters()):
+        assert torch.equal(a, b)
 
 
 def test_the_weight_average_warms_up_as_worked_out_by_hand():
@@ -90,6 +156,10 @@ def test_the_weight_average_warms_up_as_worked_out_by_hand():
         ({"beta2": 1.5}, r"training\.beta2 must lie in \[0, 1\)"),
         ({"grad_clip": -1.0}, r"training\.grad_clip must not be negative"),
         ({"lr_schedule": "linear"}, r"training\.lr_schedule=linear: choose one of constant, cos"),
+        ({"optimizer": "sgd"}, r"training\.optimizer=sgd: choose one of adamw, muon"),
+        ({"muon_scale": 0.0}, r"training\.muon_scale must be positive"),
+        ({"decay_share": 0.0}, r"training\.decay_share must lie in \(0, 1\]"),
+        ({"gradient_draws": 1}, r"training\.gradient_draws must be 0 or at least 2"),
         ({"batching": "sorted"}, r"training\.batching=sorted: choose one of bucket, pack"),
     ],
 )
@@ -108,3 +178,13 @@ def test_training_settings_out_of_range_are_refused_by_name(changes, message):
 def test_trainer_settings_out_of_range_are_refused_by_name(changes, message):
     with pytest.raises(UserError, match=message):
         TrainerConfig(**changes)
+
+
+def test_what_needs_whole_weights_is_refused_where_they_are_divided():
+    fsdp = TrainerConfig(strategy="fsdp")
+    with pytest.raises(UserError, match=r"optimizer=muon needs whole weights.*strategy=fsdp"):
+        check_strategy(TrainingConfig(optimizer="muon"), fsdp)
+    with pytest.raises(UserError, match=r"gradient_draws=4 needs whole weights"):
+        check_strategy(TrainingConfig(optimizer="adamw", gradient_draws=4), fsdp)
+    check_strategy(TrainingConfig(optimizer="adamw"), fsdp)
+    check_strategy(TrainingConfig(optimizer="muon"), TrainerConfig(strategy="ddp"))

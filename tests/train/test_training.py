@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
+from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 from hbd3lm.errors import UserError
 from hbd3lm.model.checkpoint import ModelCard, load_network, read_checkpoint
 from hbd3lm.model.config import ModelConfig
@@ -51,7 +54,9 @@ def run(
     values = {
         "max_steps": 10,
         "batch_size": 4,
+        "optimizer": "adamw",
         "learning_rate": 1e-2,
+        "lr_schedule": "cosine",
         "checkpoint_every": 4,
         "valid_every": 5,
         "valid_samples": 1,
@@ -99,10 +104,11 @@ def assert_same_weights(a: Path, b: Path, tolerance: float = 0.0) -> None:
 # -- resuming -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("optimizer, lr_schedule", [("adamw", "cosine"), ("muon", "wsd")])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("step", [5, 9])
 def test_an_interrupted_and_resumed_run_repeats_the_uninterrupted_one(
-    tmp_path, monkeypatch, accumulate, step
+    tmp_path, monkeypatch, accumulate, step, optimizer, lr_schedule
 ):
     """To the bit: weights, average, optimiser and logged losses; with dropout, mid-epoch.
 
@@ -112,6 +118,7 @@ def test_an_interrupted_and_resumed_run_repeats_the_uninterrupted_one(
     """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = {"dropout": 0.2, "accumulate": accumulate, "batch_size": 3, "seed": 3}
+    settings |= {"optimizer": optimizer, "lr_schedule": lr_schedule, "muon_scale": 2.0}
     run(whole, **settings)
     with monkeypatch.context() as patch:
         interrupt_at(patch, step)
@@ -127,6 +134,57 @@ def test_an_interrupted_and_resumed_run_repeats_the_uninterrupted_one(
         assert first[name] == second[name], name
     best = [read_checkpoint(folder / "checkpoints" / "best.ckpt")[1] for folder in (whole, broken)]
     assert best[0]["global_step"] == best[1]["global_step"]
+
+
+@pytest.mark.parametrize("step, due", [(5, 5), (7, 5), (9, 4)])
+def test_a_searched_schedule_changes_the_run_and_a_resumed_run_repeats_it(
+    tmp_path, monkeypatch, step, due
+):
+    """Also from a checkpoint of the very step of a validation, which once was taken before it."""
+    monkeypatch.setattr(SearchedSchedule, "DELAY", 1)
+    settings = {"max_steps": 12, "valid_every": due, "checkpoint_every": due}
+
+    def search(folder, **changes):
+        searched = SearchedSchedule(LogLinearSchedule(), 2)
+        return run(folder, objective=BlockDiffusion(LAYOUT, MASK, searched=searched), **changes)
+
+    search(tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_at(patch, step)
+        search(tmp_path / "broken", **settings)
+    search(tmp_path / "broken", **settings)
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    tables = [
+        (tmp_path / name / "schedule_search.jsonl").read_text() for name in ("whole", "broken")
+    ]
+    assert tables[0] == tables[1]
+    lines = [json.loads(line) for line in tables[0].splitlines()]
+    assert [(line["step"], line["segment"]) for line in lines] == [
+        (at, name) for at in range(due, 13, due) for name in ("plan", "execution")
+    ]
+    metrics = read_metrics(tmp_path / "whole" / "logs")
+    step, low = metrics["valid/plan_best_beta"][0]
+    assert (step, low) == (due - 1, pytest.approx(lines[0]["chosen"][0]))
+    run(tmp_path / "plain", **settings)
+    weights = [final_state(tmp_path / name)["state_dict"] for name in ("whole", "plain")]
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_processes_that_prepare_batches_follow_a_searched_schedule(tmp_path, monkeypatch):
+    monkeypatch.setattr(SearchedSchedule, "DELAY", 4)
+    for name, workers in (("none", 0), ("one", 1)):
+        objective = BlockDiffusion(LAYOUT, MASK, searched=SearchedSchedule(LogLinearSchedule(), 2))
+        run(tmp_path / name, objective=objective, trainer=replace(QUIET, num_workers=workers))
+    assert_same_weights(tmp_path / "none", tmp_path / "one")
+
+
+def test_the_gradients_variance_is_measured_on_request_and_changes_nothing(tmp_path):
+    run(tmp_path / "with", gradient_draws=3)
+    run(tmp_path / "without")
+    assert_same_weights(tmp_path / "with", tmp_path / "without")
+    metrics = read_metrics(tmp_path / "with" / "logs")
+    assert all(value > 0 for _, value in metrics["valid/gradient_variance"])
+    assert "valid/gradient_variance" not in read_metrics(tmp_path / "without" / "logs")
 
 
 def test_a_run_interrupted_twice_still_repeats_the_uninterrupted_one(tmp_path, monkeypatch):
@@ -258,17 +316,23 @@ def test_packed_and_bucketed_batches_take_the_same_steps(tmp_path):
 
 
 TWO_PROCESSES = """
+from hbd3lm.diffusion.objective import BlockDiffusion
+from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 from pathlib import Path
-from tests.train.test_training import QUIET, run
+from tests.train.test_training import LAYOUT, MASK, QUIET, run
 from dataclasses import replace
 import sys
-run(Path(sys.argv[1]), batch_size=2, max_steps=4, valid_every=4,
+SearchedSchedule.DELAY = 1
+searched = SearchedSchedule(LogLinearSchedule(), 2)
+run(Path(sys.argv[1]), batch_size=2, max_steps=4, valid_every=2, optimizer="muon",
+    objective=BlockDiffusion(LAYOUT, MASK, searched=searched),
     trainer=replace(QUIET, devices=2, strategy="ddp"))
 """
 
 
 @pytest.mark.slow
-def test_two_real_processes_train_as_one_with_the_same_global_batch(tmp_path):
+def test_two_real_processes_train_as_one_with_the_same_global_batch(tmp_path, monkeypatch):
+    """Muon and a searched schedule included: all processes find the same intervals."""
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
     environment = os.environ | {
@@ -280,7 +344,12 @@ def test_two_real_processes_train_as_one_with_the_same_global_batch(tmp_path):
         env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    run(tmp_path / "one", batch_size=4, max_steps=4, valid_every=4)
+    monkeypatch.setattr(SearchedSchedule, "DELAY", 1)
+    objective = BlockDiffusion(LAYOUT, MASK, searched=SearchedSchedule(LogLinearSchedule(), 2))
+    run(
+        tmp_path / "one", batch_size=4, max_steps=4, valid_every=2, optimizer="muon",
+        objective=objective,
+    )  # fmt: skip
     assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
     one, two = (read_metrics(tmp_path / name / "logs") for name in ("one", "two"))
     for name in ("train/loss", "train/execution_loss", "valid/nelbo", "valid/plan_nelbo"):
@@ -328,8 +397,6 @@ def test_a_broken_loss_before_any_checkpoint_says_so(tmp_path, monkeypatch):
 
 
 def test_trainer_settings_the_machine_lacks_are_refused(tmp_path):
-    from dataclasses import replace
-
     with pytest.raises(UserError, match=r"trainer: .*trainer\.accelerator=nonsense"):
         run(tmp_path / "run", trainer=replace(QUIET, accelerator="nonsense"))
 
@@ -387,7 +454,7 @@ def test_the_sampler_reproduces_memorised_problems_exactly(tmp_path):
     torch.manual_seed(0)
     net = Transformer(model)
     config = TrainingConfig(
-        max_steps=300, batch_size=18, learning_rate=5e-3, lr_schedule="constant",
+        max_steps=300, batch_size=18, optimizer="adamw", learning_rate=5e-3, lr_schedule="constant",
         ema_decay=0.9, valid_every=300,
         valid_samples=1, checkpoint_every=300,
     )  # fmt: skip
