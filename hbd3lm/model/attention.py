@@ -7,7 +7,7 @@ sampling; FlexAttention on CUDA skips the tiles in which no query may see any ke
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +73,27 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor
     repeat = q.shape[1] // k.shape[1]
     if repeat > 1:
         k, v = (x.repeat_interleave(repeat, dim=1) for x in (k, v))
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [N, H, Lq, Lk]
-    return (scores + mask).softmax(-1, dtype=torch.float32).type_as(q) @ v
+    return _ProductAttention.apply(q, k, v, mask)
+
+
+class _ProductAttention(torch.autograd.Function):
+    """Keeps its probabilities in the dtype of the queries; autograd would keep them twice."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        scaled = q * q.shape[-1] ** -0.5
+        scores = scaled @ k.transpose(-1, -2) + mask  # [N, H, Lq, Lk]
+        p = scores.softmax(-1, dtype=torch.float32).type_as(q)
+        ctx.save_for_backward(scaled, k, v, p)
+        return p @ v
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        scaled, k, v, p = ctx.saved_tensors
+        to_p = gradient @ v.transpose(-1, -2)
+        to_scores = torch._softmax_backward_data(to_p, p, -1, p.dtype)
+        to_q = (to_scores @ k) * k.shape[-1] ** -0.5
+        return to_q, to_scores.transpose(-1, -2) @ scaled, p.transpose(-1, -2) @ gradient, None
 
 
 @functools.cache

@@ -43,6 +43,13 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden, head, targets, n_classes, dtype)
 
 
+def cross_entropy_bytes(n_tokens: int, n_classes: int, mixed: bool) -> int:
+    """Most memory the loss takes beside hidden states and gradients of the weights."""
+    kept = n_tokens * n_classes * (2 if mixed else 4) if n_tokens * n_classes <= KEEP else 0
+    width = min(n_classes, _slices(n_tokens, n_classes)[0].stop)
+    return kept + 4 * 4 * n_tokens * width  # a slice's logits, probabilities, and temporaries
+
+
 def _slices(n_tokens: int, n_classes: int) -> list[slice]:
     """Slices of the vocabulary whose logits stay within ``SLICE``; a multiple of 64 wide."""
     width = max(64, SLICE // max(1, n_tokens) // 64 * 64)

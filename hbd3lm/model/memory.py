@@ -15,12 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.cross_entropy import cross_entropy_bytes
 from hbd3lm.model.transformer import Transformer
 
 GIB = 2**30
-LOGIT_COPIES = 3
-"""float32 tables of predicted tokens x vocabulary at the peak: log-probabilities, the gradient
-that arrives at them, and the one that leaves."""
 RUNTIME_BYTES = {"cpu": 450 * 2**20, "cuda": 600 * 2**20}
 """Interpreter and libraries (resident); context and kernels. The second is an expectation."""
 
@@ -82,7 +80,8 @@ def activation_bytes(
 
     Args:
         mixed: bf16 autocast: matrices and attention keep 2 bytes an element, norms 4.
-        dense_mask: SDPA's mask [rows, queries, keys]; FlexAttention has none to speak of.
+        dense_mask: SDPA's mask [rows, queries, keys], and on the CPU in bf16 the probabilities of
+            every head; FlexAttention has neither to speak of.
     """
     s = 2 if mixed else 4  # bytes of what matrix products and attention read
     D, F = config.dim, config.resolved_hidden_dim
@@ -93,8 +92,8 @@ def activation_bytes(
     norm = (2 if config.norm == "rmsnorm" else 1) * D * 4 + D * s
     keys, queries = 2 * K * s, 0  # the projections' own output
     if config.qk_norm:
-        keys += K * (8 if mixed else 4)
-        queries += Q * s + Q * (8 if mixed else 4)
+        keys += K * (6 if mixed else 4)
+        queries += Q * s + Q * (6 if mixed else 4)
     rotated_keys, rotated_queries, mixed_values = K * s, Q * s, 2 * Q * s
     mlp = (4 if config.mlp == "swiglu" else 2) * F * s
     dropout = 2 * D if config.dropout else 0
@@ -113,7 +112,13 @@ def activation_bytes(
         tokens = N * Lc * ((depth - 1) * (whole + rotated_keys) + norm + attention + rotated_keys)
     # The last block's MLP, the final norm and the head see the predicted tokens only.
     tokens += shape.predicted * (Q * s + norm + mlp + dropout + norm)
-    mask = N * (Lc * Lc + Ln * (Lc + Ln)) * s if dense_mask else 0
+    mask = 0
+    if dense_mask:
+        mask = N * (Lc * Lc + Ln * (Lc + Ln)) * s
+        if mixed:
+            clean_layers = depth - 1 if Ln else depth
+            pairs = clean_layers * Lc * Lc + depth * Ln * (Lc + Ln)
+            mask += N * config.n_heads * pairs * s
     copies = 2 * count_weights(config)[0] if mixed else 0  # bf16 copies of the matrices
     return tokens + mask + copies
 
@@ -142,7 +147,7 @@ def estimate_training(
         optimizer=4 * moments,
         average=4 * weights if average else 0,
         activations=activation_bytes(config, shape, mixed, dense_mask=device == "cpu"),
-        logits=LOGIT_COPIES * 4 * shape.predicted * (config.vocab_size - 1),
+        logits=cross_entropy_bytes(shape.predicted, config.vocab_size - 1, mixed),
         runtime=RUNTIME_BYTES[device],
     )
 

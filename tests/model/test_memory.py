@@ -59,7 +59,7 @@ def make_batch(config: ModelConfig, rows: int, autoregressive: bool = False):
 def test_the_count_of_activations_is_what_autograd_saves(fields, mixed):
     config = ModelConfig(**({"vocab_size": 300, "dim": 64, "n_layers": 4, "n_heads": 4} | fields))
     saved, logits, wanted = measure_saved(config, mixed)
-    tolerance = 0.25 if config.modules == "separate" else 0.05
+    tolerance = 0.25 if config.modules == "separate" else 0.07
     assert wanted == pytest.approx(saved - logits, rel=tolerance)
     assert wanted > (saved - logits) * 0.95, "an estimate may not promise too little"
 
@@ -89,7 +89,8 @@ def measure_saved(config, mixed, autoregressive=False) -> tuple[int, int, int]:
         torch.autocast("cpu", torch.bfloat16, enabled=mixed),
     ):
         negative_log_likelihood(net, batch).sum()
-    logits = 4 * shape.predicted * (config.vocab_size - 1)
+    # All of a vocabulary this small is kept for the backward pass.
+    logits = (2 if mixed else 4) * shape.predicted * (config.vocab_size - 1)
     return sum(saved.values()), logits, activation_bytes(config, shape, mixed)
 
 
@@ -139,7 +140,7 @@ def test_weights_moments_and_average_are_counted_by_hand():
     assert (adamw.weights, adamw.gradients, adamw.average) == (4 * 7856,) * 3
     assert (adamw.optimizer, muon.optimizer) == (8 * 7856, 8 * 7856 - 4 * 6144)
     assert (muon.gradients, muon.average) == (8 * 7856, 0)
-    assert adamw.logits == 3 * 4 * 4 * 99
+    assert adamw.logits == 4 * 4 * 99 + 4 * 4 * 4 * 99  # kept, and four tables of one slice
     assert adamw.total == sum(vars(adamw).values())
     assert str(adamw).startswith(f"{gib(adamw.total)} (weights ")
 
@@ -151,5 +152,8 @@ def test_smaller_shapes_need_less():
     assert limit_length(shape, 512, 512, 384) == shape
     assert limit_length(BatchShape(2, 90, 0, 50), 512, 45, 384) == BatchShape(2, 45, 0, 25)
     config = ModelConfig(4101, 128, 4, 4)
-    assert activation_bytes(config, shape, mixed=True) < activation_bytes(config, shape)
-    assert activation_bytes(config, shape, dense_mask=False) < activation_bytes(config, shape)
+    flash = activation_bytes(config, shape, dense_mask=False)
+    assert activation_bytes(config, shape, mixed=True, dense_mask=False) < flash
+    assert flash < activation_bytes(config, shape)
+    # On the CPU in bf16 the probabilities of every pair and head are kept.
+    assert activation_bytes(config, shape) < activation_bytes(config, shape, mixed=True)
