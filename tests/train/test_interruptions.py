@@ -77,12 +77,13 @@ def sit(folder: Path, moment: str) -> int:
 
     def on_train_batch_start(self, batch, batch_idx):
         note(self.trainer.global_step)
+        time.sleep(0.02 if moment == "slow" else 0)  # so that who wants to kill it has the time
         original(self, batch, batch_idx)
 
     training_module.TrainingModule.on_train_batch_start = on_train_batch_start
     if moment.startswith("signal"):
         signal_at(*map(int, moment.split()[1:]))
-    elif moment:
+    elif moment not in ("", "slow"):
         die_when(*moment.split())
     try:
         run(folder, **SETTINGS)
@@ -187,7 +188,7 @@ def test_killed_at_random_moments_a_run_repeats_the_uninterrupted_one_to_the_bit
     folder, dice = tmp_path / "run", random.Random(seed)
     kills = 0
     while True:
-        sittings.start(folder)
+        sittings.start(folder, "slow" if kills < 5 else "")
         if kills < 5:
             wait_for_steps(folder, dice.randint(0, 6))
             time.sleep(dice.uniform(0, 0.05))
