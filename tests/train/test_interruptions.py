@@ -36,7 +36,7 @@ from pathlib import Path
 import torch
 from tests.train import test_interruptions as here
 torch.set_num_threads(1)
-for line in sys.stdin:  # a folder and, if the sitting is to kill itself, where
+for line in sys.stdin:  # a folder and, if it is to end before, how and where
     folder, _, moment = line.strip().partition(" ")
     child = os.fork()
     if not child:
@@ -54,6 +54,18 @@ for line in sys.stdin:  # a folder and, if the sitting is to kill itself, where
 """
 
 
+def signal_at(step: int, micro: int, number: int) -> None:
+    """Have this process signalled in a micro-batch of an optimiser step, counted from 0."""
+    original = training_module.TrainingModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if (self.trainer.global_step, batch_idx % SETTINGS["accumulate"]) == (step, micro):
+            os.kill(os.getpid(), number)
+        return original(self, batch, batch_idx)
+
+    training_module.TrainingModule.training_step = training_step
+
+
 def sit(folder: Path, moment: str) -> int:
     """One sitting, in a process of its own; notes each optimiser step that it begins."""
     original = training_module.TrainingModule.on_train_batch_start
@@ -65,10 +77,13 @@ def sit(folder: Path, moment: str) -> int:
 
     def on_train_batch_start(self, batch, batch_idx):
         note(self.trainer.global_step)
+        time.sleep(0.02 if moment == "slow" else 0)  # so that who wants to kill it has the time
         original(self, batch, batch_idx)
 
     training_module.TrainingModule.on_train_batch_start = on_train_batch_start
-    if moment:
+    if moment.startswith("signal"):
+        signal_at(*map(int, moment.split()[1:]))
+    elif moment not in ("", "slow"):
         die_when(*moment.split())
     try:
         run(folder, **SETTINGS)
@@ -173,7 +188,7 @@ def test_killed_at_random_moments_a_run_repeats_the_uninterrupted_one_to_the_bit
     folder, dice = tmp_path / "run", random.Random(seed)
     kills = 0
     while True:
-        sittings.start(folder)
+        sittings.start(folder, "slow" if kills < 5 else "")
         if kills < 5:
             wait_for_steps(folder, dice.randint(0, 6))
             time.sleep(dice.uniform(0, 0.05))
@@ -214,16 +229,13 @@ def test_killed_in_the_middle_of_saving_a_run_has_a_whole_checkpoint(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_asked_to_stop_a_run_saves_after_the_step_it_is_in(sittings, whole, tmp_path, number):
     folder, dice = tmp_path / "run", random.Random(int(number))
-    for goal in (7, 9):
-        sittings.start(folder)
-        wait_for_steps(folder, goal)
-        time.sleep(dice.uniform(0, 0.05))
-        sittings.kill(number)
+    for step in (dice.randint(0, 10), 11, dice.randint(12, 28)):  # after 11 a validation is due
+        sittings.start(folder, f"signal {step} {dice.randint(0, 1)} {int(number)}")
         assert sittings.wait() == EXIT_STATUS
-        *_, last = folder.with_suffix(".steps").read_text().split()
-        assert int(last) == max(steps_begun(folder)) + 1
+        *_, stopped = folder.with_suffix(".steps").read_text().split()
+        assert int(stopped) == step + 1 == max(steps_begun(folder)) + 1
         saved = read_checkpoint(folder / "checkpoints" / "last.ckpt")[1]
-        assert saved["global_step"] == int(last)
+        assert saved["global_step"] == step + 1
     sittings.start(folder)
     assert sittings.wait() == 0
     assert_same_run(folder, whole)
