@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -56,22 +55,18 @@ def test_an_answer_counts_unless_a_gateway_refuses_or_fails(monkeypatch, serve, 
 def test_a_silent_server_is_given_up_after_the_timeout(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        start = time.monotonic()
-        assert not hub_reachable(timeout=0.3)
-        assert time.monotonic() - start < 2
+        assert not hub_reachable(timeout=0.3)  # and returns: nobody ever answers
 
 
 def test_name_resolution_that_hangs_is_given_up_after_the_timeout(monkeypatch):
     release = threading.Event()
 
     def hang(*args, **kwargs):
-        release.wait(10)
+        release.wait()
         raise socket.gaierror("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    start = time.monotonic()
-    assert not hub_reachable(timeout=0.3)
-    assert time.monotonic() - start < 2
+    assert not hub_reachable(timeout=0.3)  # and returns, while the look-up goes on
     release.set()
 
 
