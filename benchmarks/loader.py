@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> None:
 
     from hbd3lm.diffusion.objective import BlockDiffusion, negative_log_likelihood
     from hbd3lm.model.config import ModelConfig
+    from hbd3lm.model.precision import resolve_precision
     from hbd3lm.train.config import TrainingConfig
     from hbd3lm.train.data import TrainingBatches
     from hbd3lm.train.optim import make_optimizer
-    from hbd3lm.train.run import resolve_precision
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -13,13 +13,14 @@ import argparse
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.train_step import SIZES, Settings, load_documents, make_network
+from hbd3lm.allocator import keep_freed_memory
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def time_decoder(task: Task, config) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print."""
+    keep_freed_memory()  # for all samplers
     import torch
 
     from hbd3lm.model.layout import Layout, SegmentSpec
@@ -181,14 +183,21 @@ def run(args: argparse.Namespace) -> None:
     task, about = make_task(args)
     print(about)
     exact = SamplingConfig(method="first_hitting", temperature=1.0, batch_size=args.batch_size)
+    mixed = replace(exact, precision="bf16-mixed")
     print(check_agreement(task, exact))
     step_by_step = "next token" if task.autoregressive else "first hitting"
     # A problem of middling length stands for all in the plain sampler's few.
     by_length = sorted(task.prompts, key=lambda prompt: len(prompt.question))
     middle = max(0, (len(by_length) - args.plain) // 2)
     few = by_length[middle : middle + args.plain]
+
+    def plain_mixed() -> tuple[float, float]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return time_plain(task, exact, few)
+
     rows = {
         f"plain: one by one, no cache, {step_by_step}": lambda: time_plain(task, exact, few),
+        "plain: the same in bf16": plain_mixed,
         f"ours: {args.batch_size} at a time, cached, {step_by_step}": lambda: time_decoder(
             task, exact
         ),
@@ -197,8 +206,9 @@ def run(args: argparse.Namespace) -> None:
         rows["published: the same with logits at every position"] = lambda: time_plain(
             task, exact, few, logits_everywhere=True
         )
-        eager = SamplingConfig(method="confidence", threshold=0.9, batch_size=args.batch_size)
-        rows["ours: confidence above 0.9"] = lambda: time_decoder(task, eager)
+        rows["ours: the same in bf16"] = lambda: time_decoder(task, mixed)
+        eager = replace(mixed, method="confidence", temperature=0.0, threshold=0.9)
+        rows["ours: confidence above 0.9, bf16"] = lambda: time_decoder(task, eager)
     if not args.checkpoint:
         segments = tuple(SegmentSpec(s.name, s.max_len, 1) for s in task.layout.segments)
         layout = Layout(task.layout.question_len, segments)

@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, help="of both (default: 4, for small 1)")
     add("--large_batch", type=int, default=32, help="of ours in a row of its own; 0: no such row")
     add("--kinder", action="store_true", help="add the padded layout with logits for x_t only")
-    add("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="of both")
+    add("--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="of both")
     add("--repeats", type=int, default=3, help="turns of each variant")
     add("--threads", type=int, help="of torch (default: torch's choice)")
     add("--quick", action="store_true", help="a toy size, to see that everything runs")
@@ -441,6 +441,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
     if args.large_batch < 0:
         raise UserError(f"--large_batch {args.large_batch}: at least 0 is needed")
+    from hbd3lm.model.precision import resolve_precision
+
     model = "quick" if args.quick else args.model
     batch_size = args.batch_size or BATCH_SIZE[model]
     large = 0 if args.quick else args.large_batch
@@ -457,7 +459,7 @@ def main(argv: list[str] | None = None) -> int:
         vocab=args.vocab,
         tokenizer="gsm" if args.quick else args.tokenizer,
         data_dir=args.data_dir,
-        precision=args.precision,
+        precision=resolve_precision(args.precision),
         threads=args.threads,
         problems=32 if args.quick else 16 * max(batch_size, large, 32),
         short=args.quick,

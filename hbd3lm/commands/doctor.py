@@ -358,10 +358,10 @@ class Trial:
         import torch
 
         from hbd3lm.diffusion.objective import negative_log_likelihood
+        from hbd3lm.model.precision import resolve_precision
         from hbd3lm.model.transformer import Transformer
         from hbd3lm.train.data import TrainingBatches
         from hbd3lm.train.optim import make_optimizer
-        from hbd3lm.train.run import resolve_precision
 
         torch.manual_seed(seed)
         self.config, self.device, self.objective = config, device, objective

@@ -82,7 +82,7 @@ def training_needs(
     cfg: DictConfig, model: ModelConfig, layout: Layout, documents: Sequence[Document], device: str
 ) -> TrainingNeeds:
     """What the configuration and these documents ask of one process on ``cpu`` or ``cuda``."""
-    from hbd3lm.train.run import resolve_precision
+    from hbd3lm.model.precision import resolve_precision
 
     # A searched schedule may end at the interval that masks most.
     low, high = cfg.algo.t_min, cfg.algo.t_max

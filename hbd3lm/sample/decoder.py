@@ -21,6 +21,7 @@ from torch import Tensor
 from hbd3lm.model.batch import Tokens
 from hbd3lm.model.layout import Layout, SegmentSpec
 from hbd3lm.model.mask import Tags
+from hbd3lm.model.precision import resolve_precision
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.sample.cache import KVCache
 from hbd3lm.sample.strategies import (
@@ -120,6 +121,7 @@ class Decoder:
         self.autoregressive = autoregressive
         self.strategy = make_strategy(config)
         self.device = next(net.parameters()).device
+        self.mixed = resolve_precision(config.precision) == "bf16-mixed"
         self.statistics = Statistics()
 
     @torch.inference_mode()
@@ -138,6 +140,16 @@ class Decoder:
         """
         if not prompts:
             return []
+        # One context for all passes: weights are rounded once.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            return self._sample(prompts, stop_after, on_done)
+
+    def _sample(
+        self,
+        prompts: Sequence[Prompt],
+        stop_after: str | None,
+        on_done: Callable[[Sample], None] | None,
+    ) -> list[Sample]:
         queue = list(range(len(prompts)))[::-1]
         results: dict[int, Sample] = {}
         n_rows = min(self.config.batch_size, len(prompts))

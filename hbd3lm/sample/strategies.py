@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hbd3lm.errors import UserError
+from hbd3lm.model.precision import PRECISIONS
 from hbd3lm.sample.randomness import uniforms
 
 METHODS = ("first_hitting", "ancestral", "confidence")
@@ -42,6 +43,9 @@ class SamplingConfig:
     """Nucleus: sample from the most probable tokens that hold this mass."""
     batch_size: int = 64
     """Problems in flight."""
+    precision: str = "32-true"
+    """``32-true``; ``bf16-mixed``: products and cache in bf16, faster where the hardware has it,
+    but rounded differently in other company; ``auto``: bf16 where the hardware has it."""
     seed: int = 0
     """Of the random numbers."""
 
@@ -58,6 +62,10 @@ class SamplingConfig:
             raise UserError(f"sampling.temperature must not be negative, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise UserError(f"sampling.top_p must lie in (0, 1], got {self.top_p}")
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"sampling.precision={self.precision}: choose one of {', '.join(PRECISIONS)}"
+            )
         if self.batch_size < 1:
             raise UserError(f"sampling.batch_size must be at least 1, got {self.batch_size}")
 

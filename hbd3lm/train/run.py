@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -28,6 +27,7 @@ from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
 from hbd3lm.model.checkpoint import ModelCard
 from hbd3lm.model.layout import Document
+from hbd3lm.model.precision import resolve_precision
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.callbacks import PrintProgress, WarmEMA
 from hbd3lm.train.checkpoints import (
@@ -75,20 +75,6 @@ SEARCH_READS = ("valid_every", "valid_samples")
 """Those of them that algo.schedule=searched learns by, so that they must stay."""
 LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
 """Settings of ``training`` that older checkpoints do not name, and what they were then."""
-
-
-def resolve_precision(name: str) -> str:
-    """``auto`` as bf16 on GPUs and CPUs with bf16 arithmetic, else full float32."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if cpu_has_bf16() else "32-true"
-
-
-def cpu_has_bf16() -> bool:
-    """Does this processor multiply bf16 matrices in hardware (AVX-512 BF16 or AMX)?"""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def train(

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import chisquare
 
 from benchmarks.plain_sampler import full_forward, plain_sample
+from hbd3lm.errors import UserError
 from hbd3lm.model.layout import plan_execution_layout
 from hbd3lm.sample.decoder import Decoder, Prompt, SpecialIds
 from hbd3lm.sample.strategies import SamplingConfig
@@ -173,3 +174,20 @@ def test_samples_follow_the_models_exact_distribution(method):
         first[outcome[1], 1] += p
     independent = [first[o[0], 0] * first[o[1], 1] * n for o in outcomes]
     assert chisquare([seen[o] for o in outcomes], independent).pvalue < 1e-6
+
+
+def test_bf16_decoding_computes_and_caches_in_bf16():
+    decoder = Decoder(toy_net(), LAYOUT, IDS, SamplingConfig(precision="bf16-mixed"))
+    seen = []
+    decoder.net.stacks["shared"].blocks[0].attention.wq.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.dtype)
+    )
+    (sample,) = decoder.sample([Prompt(0, [1, 2, 3])])
+    assert set(seen) == {torch.bfloat16}
+    assert {keys.dtype for keys in decoder.cache.keys} == {torch.bfloat16}
+    assert set(sample.segments) == {"plan", "execution"}
+
+
+def test_a_precision_that_does_not_exist_is_refused_by_name():
+    with pytest.raises(UserError, match=r"sampling\.precision=fp8: choose one of auto, 32-true"):
+        SamplingConfig(precision="fp8")
