@@ -107,6 +107,6 @@ def test_the_longest_verb_that_fits_is_taken():
 
 def test_a_misspelt_second_word_is_refused_with_the_choices(capsys):
     assert cli.main(["plans", "aply-review"]) == 2
-    assert "no verb 'plans aply-review'; choose from plans, plans apply-review" in (
+    assert "no verb 'plans aply-review'; choose from plans, plans merge, plans apply-review" in (
         capsys.readouterr().err
     )

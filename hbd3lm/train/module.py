@@ -121,7 +121,8 @@ class TrainingModule(L.LightningModule):
             losses = negative_log_likelihood(self.net, batch)
         else:
             by_block = block_losses(self.net, batch)
-            self.moments.add(by_block)
+            if any(shares):  # else a batch made up so that all processes have equally many
+                self.moments.add(by_block)
             losses = by_block.by_segment(self.nll.shape[1])
         add_shares(self.nll, losses, indices, shares)
         # Draws of one document write the same count again, on purpose.
