@@ -166,6 +166,8 @@ def merge_shards(
             or unexpected; each named.
     """
     output = Path(output)
+    if output.resolve() in {path.resolve() for path in paths}:
+        raise UserError(f"--output_path {output} is one of the shards; name the whole file")
     manifests = read_shard_manifests(paths)
     whole = problems_digest(problems)
     if manifests[0]["problems"]["sha256"] != whole:
