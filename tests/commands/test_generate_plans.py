@@ -204,7 +204,7 @@ def test_sampling_prompt_and_limits_reach_the_requests_and_the_summary_counts(
     assert options["constrained"] == "off" and options["seed"] == 4
     manifest = read_manifest(tmp_path / "out.json")
     report = manifest["report"]
-    assert manifest["settings"]["prompt"] == str(template)
+    assert manifest["settings"]["prompt"] == template.name
     assert manifest["problems"]["dataset"] == "embedded" and report["failed"] > 0
     printed = capsys.readouterr()
     table = printed.out
