@@ -127,8 +127,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("timeout", "openai: seconds to wait for an answer", type=float)
     out = parser.add_argument_group("output")
     out.add_argument("--output_path", type=Path,
-                     help="default: data/gsm8k/gsm8k_hierarchical_SPLIT.json; an existing file is "
-                     "replaced when the run is complete; with --shard I/N the name gains "
+                     help="default: data/DATASET/DATASET_hierarchical_SPLIT.json; an existing file "
+                     "is replaced when the run is complete; with --shard I/N the name gains "
                      ".shard-I-of-N")  # fmt: skip
     out.add_argument("--overwrite", action="store_true",
                      help="discard an unfinished or finished run of this output")  # fmt: skip
@@ -227,7 +227,8 @@ def choose_planner(args: argparse.Namespace) -> str:
 
 def default_output(args: argparse.Namespace) -> Path:
     """The whole file, shards or not."""
-    return args.output_path or Path(f"data/gsm8k/gsm8k_hierarchical_{args.split}.json")
+    name = args.dataset
+    return args.output_path or Path(f"data/{name}/{name}_hierarchical_{args.split}.json")
 
 
 def load_problem_set(*arguments: Any, **options: Any) -> ProblemSet:

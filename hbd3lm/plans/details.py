@@ -23,6 +23,7 @@ from hbd3lm.plans.prompt import clean_plan
 from hbd3lm.plans.quality import plan_category
 
 Row = dict[str, Any]
+_KEYS = {"id", "status", "faults", "attempt", "numbers", "spelled_numbers", "attempts"}
 
 
 def details_path(output: str | Path) -> Path:
@@ -120,9 +121,14 @@ def read_details(output: str | Path) -> list[Row]:
     rows = []
     for number, line in enumerate(read_text(path, "details").splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{path}, line {number} is not valid JSON ({error.msg}); generate {output} again"
             ) from None
+        if not isinstance(row, dict) or not _KEYS.issubset(row):
+            raise UserError(
+                f"{path}, line {number} does not describe a plan; generate {output} again"
+            )
+        rows.append(row)
     return rows

@@ -91,7 +91,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], session: Mapping[str, Any]) -> None:
-        """Open ``path``, or begin it.
+        """Open ``path``, or begin it. One that no answer ever reached is begun anew.
 
         Raises:
             UserError: it belongs to a run with other settings; the message names them.
@@ -158,7 +158,11 @@ class Journal:
             raise _refusal(self.path, differences(old, new))
 
     def close(self) -> None:
+        """Let go of the file. One that no answer ever reached is removed: a model that could not be
+        loaded is no unfinished run."""
         os.close(self._handle)
+        if not any(self.attempts.values()) and not self.unreadable:
+            self.path.unlink(missing_ok=True)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
@@ -181,16 +185,18 @@ class Journal:
         entry = _parse(header)
         if entry.get("version") != _VERSION or not isinstance(entry.get("settings"), dict):
             raise _refusal(self.path, "it was written by another version, or is damaged")
+        entries = [_parse(line) for line in lines]
+        if all("session" in entry or "engine" in entry for entry in entries):
+            return 0  # e.g. killed while the model was loaded
         if entry["settings"] != settings:
             raise _refusal(self.path, differences(entry["settings"], settings))
         found: dict[str, dict[int, Attempt]] = {}
-        for line in lines:
-            entry = _parse(line)
+        for entry in entries:
             if isinstance(entry.get("session"), dict):
                 self.sessions.append({**entry["session"], "seconds": 0.0, "attempts": 0})
             elif isinstance(entry.get("engine"), dict):
                 self.engine = entry["engine"]
-            elif set(entry.get("attempt") or ()) == _FIELDS:
+            elif isinstance(entry.get("attempt"), dict) and set(entry["attempt"]) == _FIELDS:
                 attempt = Attempt(**entry["attempt"])
                 found.setdefault(attempt.id, {})[attempt.number] = attempt
                 if self.sessions:

@@ -1,8 +1,8 @@
 """What a planner is, and how one is found by name.
 
-A planner turns problems into plans and nothing else. The prompt and the cleaning of a language
-model's answer belong to the planner that needs them; batching, resuming and writing records sit
-above it (:mod:`hbd3lm.plans.generate`) and know no backend.
+A planner turns problems into plans by itself, without a language model (those are engines,
+:mod:`hbd3lm.plans.engines`), and does nothing else; batching, resuming and writing records sit
+above it (:mod:`hbd3lm.plans.generate`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Planner(Protocol):
         ...
 
 
-# name -> "module:class"; imported when asked for, so that heavy engines cost nothing here.
+# name -> "module:class"; imported when asked for.
 _REGISTRY: dict[str, str] = {
     "rules": "hbd3lm.plans.rules:RulesPlanner",
     "socratic": "hbd3lm.plans.socratic:SocraticPlanner",
@@ -42,7 +42,6 @@ def load_planner(name: str, **options: Any) -> Planner:
     """The planner called ``name``, built with ``options`` (its constructor's keywords).
 
     Raises:
-        UserError: no such planner, an option it does not have, a missing one, or an engine that
-            is not installed.
+        UserError: no such planner, an option it does not have, or a missing one.
     """
     return build_by_name("planner", _REGISTRY, name, options)

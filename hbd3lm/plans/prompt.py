@@ -141,7 +141,8 @@ def load_prompt(path: str | Path | None = None, question_only: bool = False) -> 
     faults = {kind: text.strip() for kind, text in sorted(faults.items())}
     canonical = json.dumps([parts, faults], default=vars, sort_keys=True)
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    name = path.stem if path.parent == PROMPTS else str(path)
+    # Not the path: the same file by another route is the same prompt.
+    name = path.stem if path.parent == PROMPTS else path.name
     return Prompt(name=name, **parts, faults=faults, digest=digest)
 
 

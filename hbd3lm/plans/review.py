@@ -119,7 +119,8 @@ def apply_review(
     Raises:
         UserError: the review was made on other examples, names an unknown id, or leaves none.
     """
-    unknown = [id_ for id_ in review.verdicts if id_ not in {e.id for e in examples}]
+    known = {example.id for example in examples}
+    unknown = [id_ for id_ in review.verdicts if id_ not in known]
     if unknown:
         raise UserError(
             f"--review: there is no example with the id {unknown[0]!r}"

@@ -126,6 +126,11 @@ def read_shard_manifests(paths: Sequence[Path]) -> list[Manifest]:
             )
         if manifest.get("shard") is None:
             raise UserError(f"{path} is no shard but a whole file; name files made with --shard")
+        if not isinstance(manifest.get("problems"), dict) or "sessions" not in manifest:
+            raise UserError(
+                f"{manifest_path(path)} does not say which problems were planned, and when; "
+                "generate the shard again"
+            )
         manifests.append(manifest)
     first = manifests[0]
     for path, manifest in zip(paths, manifests):
@@ -166,6 +171,8 @@ def merge_shards(
             or unexpected; each named.
     """
     output = Path(output)
+    if output.resolve() in {path.resolve() for path in paths}:
+        raise UserError(f"--output_path {output} is one of the shards; name the whole file")
     manifests = read_shard_manifests(paths)
     whole = problems_digest(problems)
     if manifests[0]["problems"]["sha256"] != whole:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -164,10 +163,12 @@ def test_bad_input_is_named_and_the_data_survive(data, monkeypatch, arguments, m
     assert list(data.parent.iterdir()) == [data]
 
 
-def test_a_negative_number_of_samples_is_refused(data, capsys):
+@pytest.mark.parametrize("count", ["-1", "x"])
+def test_a_number_of_samples_that_is_none_is_refused(data, capsys, count):
     with pytest.raises(SystemExit):
-        run("--data_path", data, "--num_samples", -1)
-    assert "--num_samples" in capsys.readouterr().err
+        run("--data_path", data, "--num_samples", count)
+    message = f"--num_samples: '{count}' is no whole number of 0 or more"
+    assert message in capsys.readouterr().err
 
 
 def test_the_script_reports_an_error_without_traceback(tmp_path):
@@ -204,10 +205,8 @@ def test_help_loads_nothing_heavy():
         "build_parser().format_help()\n"
         "print({'numpy', 'matplotlib', 'rich', 'torch'} & set(sys.modules))"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n"
-    assert time.perf_counter() - start < 5
 
 
 def test_the_page_lies_beside_the_figure_unless_told_otherwise(data, tmp_path):

@@ -55,10 +55,16 @@ def test_multiarith_publishes_no_steps_and_the_summary_says_so(tmp_path, data_di
     assert "4 of 4 problems publish no solution steps" in capsys.readouterr().out
 
 
-def test_the_default_output_is_the_specs_file(tmp_path, monkeypatch):
+def test_the_default_output_is_the_specs_file_and_no_other_data_sets(
+    tmp_path, data_dir, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    main(["--dataset", "embedded", "--split", "test", "--num_examples", "2"])
+    for dataset, count in (("gsm8k", 2), ("svamp", 3), ("embedded", 4)):
+        main(["--dataset", dataset, "--split", "test", "--num_examples", str(count),
+              "--data_dir", str(data_dir)])  # fmt: skip
     assert len(read_examples("data/gsm8k/gsm8k_hierarchical_test.json")) == 2
+    assert len(read_examples("data/svamp/svamp_hierarchical_test.json")) == 3
+    assert len(read_examples("data/embedded/embedded_hierarchical_test.json")) == 4
 
 
 def test_without_data_and_hub_embedded_problems_are_announced_loudly(tmp_path, monkeypatch, capsys):
@@ -198,7 +204,7 @@ def test_sampling_prompt_and_limits_reach_the_requests_and_the_summary_counts(
     assert options["constrained"] == "off" and options["seed"] == 4
     manifest = read_manifest(tmp_path / "out.json")
     report = manifest["report"]
-    assert manifest["settings"]["prompt"] == str(template)
+    assert manifest["settings"]["prompt"] == template.name
     assert manifest["problems"]["dataset"] == "embedded" and report["failed"] > 0
     printed = capsys.readouterr()
     table = printed.out

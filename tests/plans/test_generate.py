@@ -147,6 +147,26 @@ def test_bad_arguments_are_refused_by_name(tmp_path):
         generate_plans(problems(1) * 2, Echo(), tmp_path / "x.json", progress=False)
 
 
+def test_a_run_that_no_answer_reached_stands_in_nobodys_way(tmp_path):
+    output = tmp_path / "x.json"
+
+    def missing():
+        raise UserError("--planner vllm needs the package vllm")
+
+    with pytest.raises(UserError, match="needs the package"):
+        run(output, missing, settings={"planner": "vllm"})
+    assert list(tmp_path.iterdir()) == []
+    # Killed while the model was loaded, so that nobody could clear it away.
+    header = {"version": 2, "settings": {"planner": "vllm"}}
+    lines = [header, {"session": {}}, {"engine": {"model": "m"}}]
+    journal_path(output).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert len(run(output, Echo(), settings={"planner": "rules"})) == 7
+    # A line that cannot be read may have been an answer: that is somebody's work.
+    journal_path(output).write_text(json.dumps(header) + "\n{damaged\n")
+    with pytest.raises(UserError, match=r"planner \(vllm there, rules here\)"):
+        run(output, Echo(), settings={"planner": "rules"})
+
+
 def test_a_journal_of_a_planner_names_the_setting_that_changed(tmp_path):
     output = tmp_path / "x.json"
     with pytest.raises(KeyboardInterrupt):
@@ -302,10 +322,12 @@ def test_another_prompt_is_refused_by_an_old_journal(tmp_path):
     template.write_text("user: 'Plan this: {question}'\n")
 
     def interrupt(request):
-        raise KeyboardInterrupt
+        if request.key.startswith("p9"):
+            raise KeyboardInterrupt
+        return GOOD
 
     with pytest.raises(KeyboardInterrupt):
-        ask(output, ToyEngine(interrupt))
+        ask(output, ToyEngine(interrupt), batch_size=2)
     with pytest.raises(UserError, match=r"prompt_sha256 \(\w{10}\.\.\. there, \w{10}\.\.\. here\)"):
         ask(output, ToyEngine(), recipe=toy_recipe(prompt=load_prompt(template)))
 
@@ -444,7 +466,8 @@ def test_a_journal_cut_anywhere_resumes_to_the_same_file_from_what_is_whole(tmp_
     assert len(engine.asked) == attempts - kept
 
 
-def test_damaged_lines_inside_a_journal_cost_their_plans_only(tmp_path):
+@pytest.mark.parametrize("damaged", [b"\0" * 40, b'{"attempt": 5}', b'{"attempt": {}}', b"[]"])
+def test_damaged_lines_inside_a_journal_cost_their_plans_only(tmp_path, damaged):
     output, whole, said = tmp_path / "x.json", tmp_path / "whole.json", []
 
     class Failing(ToyEngine):
@@ -456,7 +479,7 @@ def test_damaged_lines_inside_a_journal_cost_their_plans_only(tmp_path):
     with pytest.raises(UserError):
         ask(output, Failing(lambda request: GOOD), batch_size=1)
     lines = journal_path(output).read_bytes().split(b"\n")
-    lines[5] = b"\0" * 40
+    lines[5] = damaged
     journal_path(output).write_bytes(b"\n".join(lines))
     engine = ToyEngine(lambda request: GOOD)
     ask(output, engine, say=said.append)

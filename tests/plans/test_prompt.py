@@ -133,6 +133,16 @@ def test_a_template_with_the_solution_contradicts_question_only(tmp_path):
     assert not load_prompt(template(tmp_path, "user: '{question}'"), True).shows_solution
 
 
+def test_a_template_is_the_same_by_whatever_route(tmp_path, monkeypatch):
+    path = template(tmp_path, "user: '{question}'")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        load_prompt(path)
+        == load_prompt(path.name)
+        == load_prompt(f"../{tmp_path.name}/{path.name}")
+    )
+
+
 def test_a_missing_template_is_named(tmp_path):
     with pytest.raises(UserError, match="--prompt_file: no such file"):
         load_prompt(tmp_path / "none.yaml")

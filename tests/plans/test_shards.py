@@ -92,6 +92,31 @@ def test_shards_of_two_cuts_beside_one_output_are_not_mixed(tmp_path):
     merge_shards(paths, toy_problems(20), output)  # named, they are clear
 
 
+def test_damaged_side_files_are_named(tmp_path):
+    paths = write_shards(tmp_path / "x.json")
+    details, manifest = details_path(paths[0]), manifest_path(paths[1])
+    whole = details.read_text()
+    for line in ("[]", '{"id": "p0"}', "{"):
+        details.write_text(f"{whole}{line}\n")
+        with pytest.raises(
+            UserError, match=rf"details\.jsonl, line {len(whole.splitlines()) + 1} "
+        ):
+            merge_shards(paths, toy_problems(20), tmp_path / "x.json")
+    details.write_text(whole)
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "problems": None}))
+    with pytest.raises(UserError, match=r"manifest\.json does not say which problems"):
+        merge_shards(paths, toy_problems(20), tmp_path / "x.json")
+
+
+def test_a_shard_is_not_overwritten_by_the_whole(tmp_path):
+    paths = write_shards(tmp_path / "x.json")
+    before = paths[0].read_bytes()
+    with pytest.raises(UserError, match=r"--output_path .* is one of the shards"):
+        merge_shards(paths, toy_problems(20), paths[0])
+    assert paths[0].read_bytes() == before
+
+
 def test_a_shard_named_twice_is_refused(tmp_path):
     paths = write_shards(tmp_path / "x.json", 2)
     with pytest.raises(UserError, match=r"10 ids are in more than one file: p0, p2, .*\.\.\."):

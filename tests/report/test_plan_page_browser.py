@@ -183,6 +183,39 @@ def test_typing_in_the_search_or_the_editor_is_no_verdict(context, files):
     assert page.locator("#inspected").inner_text().startswith("0 of")
 
 
+def test_a_filter_changed_meanwhile_does_not_cost_the_edit(context, files):
+    page = open_page(context, files / "plans.html")
+    page.keyboard.press("e")
+    page.locator("#editor").fill("Add what is given.")
+    page.get_by_label("Category").select_option(label="Empty (no plan): 1")
+    assert page.locator("#editor").input_value() == "Add what is given."
+    assert "when the edit is kept" in page.locator("#notice").inner_text()
+    page.click("#keep")
+    assert names(page) == ["gsm8k_train_9"] and page.locator("#notice").is_hidden()
+    page.get_by_label("Category").select_option(label="all")
+    page.get_by_label("My verdict").select_option(label="edited")
+    assert names(page) == ["gsm8k_train_0"]
+
+
+def test_a_long_review_is_loaded_with_one_write(context, files, tmp_path):
+    page = open_page(context, files / "plans.html")
+    page.keyboard.press("g")
+    review = saved(page, tmp_path)
+    content = json.loads(review.read_text())
+    ids = [example.id for example in read_examples(files / "plans.json")]
+    content["verdicts"] = [{"id": name, "verdict": "bad"} for name in ids]
+    review.write_text(json.dumps(content))
+    page.evaluate(
+        "() => { window.writes = 0; const write = Storage.prototype.setItem;"
+        " Storage.prototype.setItem = function (...a) { window.writes++; write.apply(this, a); } }"
+    )
+    page.set_input_files("#file", review)
+    page.locator("#inspected", has_text="120 of 120 inspected").wait_for()
+    assert page.evaluate("window.writes") == 1
+    page.reload()
+    assert page.locator("#inspected").inner_text() == "120 of 120 inspected"
+
+
 def test_verdicts_survive_closing_are_saved_and_merged(context, files, tmp_path, capsys):
     page = open_page(context, files / "plans.html")
     page.keyboard.press("g")

@@ -1,6 +1,6 @@
 """What a language-model engine is: requests go in one by one, completions come out as they end.
 
-The loop above (:mod:`hbd3lm.plans.generate`) keeps a bounded number of requests in flight, judges
+The loop above (:mod:`hbd3lm.plans.ask`) keeps a bounded number of requests in flight, judges
 each completion at once, journals it or asks again. An engine knows nothing of plans, and the loop
 nothing of vLLM, servers or threads.
 """

@@ -3,7 +3,8 @@
 One description, two notations: a regular expression (vLLM) and a GBNF grammar (llama.cpp). Both
 are put together below from the same constants. Only what is listed may be written, so digits of
 other scripts, fractions like one half in a single sign and superscripts are as impossible as
-``0`` to ``9``. Numbers in words still pass; the repair loop asks again for those.
+``0`` to ``9``. Numbers in words still pass, here and in the repair loop (which asks again only for
+the final answer); the analysis counts them.
 
 Sentences have a longest length, so that a small model cannot talk for ever, and a shortest, so
 that an abbreviation is no sentence.

@@ -18,6 +18,7 @@
   let sample = null; // a Set of indices, or null
   let current = 0; // position in shown
   let editing = false;
+  let waiting = false; // a filter was changed meanwhile
   const pressed = new Set(); // faults asked for
 
   function el(tag, attributes, ...children) {
@@ -71,7 +72,6 @@
     undo.push([index, verdicts.get(id) || null]);
     if (entry) verdicts.set(id, entry);
     else verdicts.delete(id);
-    keep();
   }
 
   function judge(verdict) {
@@ -85,6 +85,7 @@
       entry = verdict === "bad" && !again ? { verdict: "bad", plan: before.plan } : { verdict: "edited", plan: before.plan };
     }
     set(index, entry);
+    keep();
     say(problems[index].id + (entry ? " is " + entry.verdict : ": verdict taken back"));
     if (entry && !again && current < shown.length - 1) current += 1;
     show();
@@ -148,6 +149,7 @@
       const entry = row.verdict === "edited" ? { verdict: "edited", plan: row.plan } : { verdict: row.verdict };
       set(byId.get(row.id), entry);
     }
+    keep(); // once: the browser writes all of them each time
     say(content.verdicts.length + " verdicts loaded");
     filter();
   }
@@ -175,10 +177,13 @@
   }
 
   function filter(stay) {
+    if (editing) {
+      waiting = true;
+      return notice("The list changes when the edit is kept (Ctrl Enter) or cancelled (Esc).");
+    }
     const index = shown[current];
     shown = problems.map((_, i) => i).filter((i) => matches(i, true));
     current = Math.max(0, stay === false ? 0 : shown.indexOf(index));
-    editing = false;
     show();
   }
 
@@ -384,7 +389,9 @@
   function stopEditing() {
     editing = false;
     notice("");
-    show();
+    if (waiting) filter();
+    else show();
+    waiting = false;
     list.focus({ preventScroll: true });
   }
 
@@ -394,6 +401,7 @@
     const before = verdicts.get(problems[index].id) || {};
     if (text !== problems[index].plan.trim()) set(index, { verdict: "edited", plan: text });
     else if (before.plan !== undefined) set(index, null); // edited back to what it was
+    keep();
     say(problems[index].id + " edited");
     stopEditing();
   }
