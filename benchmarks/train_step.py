@@ -84,7 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, help="of both (default: 4, for small 1)")
     add("--large_batch", type=int, default=32, help="of ours in a row of its own; 0: no such row")
     add("--kinder", action="store_true", help="add the padded layout with logits for x_t only")
-    add("--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="of all but the plain row")
+    add(
+        "--precision",
+        choices=("auto", "32-true", "bf16-mixed"),
+        default="auto",
+        help="of all but the plain row",
+    )
     add("--repeats", type=int, default=3, help="turns of each variant")
     add("--threads", type=int, help="of torch (default: torch's choice)")
     add("--quick", action="store_true", help="a toy size, to see that everything runs")

@@ -113,7 +113,12 @@ def test_the_training_benchmark_prints_its_table(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "same loss for the same x_t" in printed
     rows = [line for line in printed.splitlines() if "x " in line and "." in line]
-    for name in ("ours ", "BD3-LM, written plainly", "BD3-LM's layout, all else ours", "BD3-LM, logits of x_t only"):
+    for name in (
+        "ours ",
+        "BD3-LM, written plainly",
+        "BD3-LM's layout, all else ours",
+        "BD3-LM, logits of x_t only",
+    ):
         assert any(line.startswith(name) for line in rows)
 
 

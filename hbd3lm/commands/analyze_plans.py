@@ -133,6 +133,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _outputs(args: argparse.Namespace) -> tuple[Path | None, Path, Path | None]:
     """Where figure, metrics and page go; None: nowhere."""
+    from hbd3lm.plans.manifest import manifest_path
+
     plot = None if args.no_plot else Path(args.output_plot)
     json_path = Path(args.output_json or Path(args.output_plot).with_suffix(".json"))
     page = Path(args.output_page) if args.output_page else None
@@ -150,6 +152,8 @@ def _outputs(args: argparse.Namespace) -> tuple[Path | None, Path, Path | None]:
                 raise UserError(
                     f"{flag}: {path} is the data itself; choose another name with {flag}"
                 )
+        if manifest_path(path).is_file():
+            raise UserError(f"{flag}: {path} holds plans; choose another name with {flag}")
         if path.resolve() in taken:
             raise UserError(f"{flag}: {path} is {taken[path.resolve()]}, too; choose another name")
         taken[path.resolve()] = flag

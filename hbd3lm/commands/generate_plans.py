@@ -179,6 +179,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"shard {shard}: {len(problems)} problems")
         if not problems:
             raise UserError(f"--shard {shard}: there are only {len(problem_set.problems)} problems")
+    if problem_set.fallback and not args.overwrite:
+        _keep_real_plans(output, problem_set.origin)
     settings = {"planner": planner, "dataset": dataset, "split": args.split}
     if recipe is None:
         writer = load_planner(planner)
@@ -229,6 +231,26 @@ def default_output(args: argparse.Namespace) -> Path:
     """The whole file, shards or not."""
     name = args.dataset
     return args.output_path or Path(f"data/{name}/{name}_hierarchical_{args.split}.json")
+
+
+def _keep_real_plans(output: Path, origin: str) -> None:
+    """Refuse to put plans of problems that stand in for the real ones where real ones may be.
+
+    Raises:
+        UserError: ``output`` was not made of these same problems.
+    """
+    from hbd3lm.plans.manifest import manifest_path, read_manifest
+
+    if not output.is_file():
+        return
+    if manifest_path(output).is_file():
+        problems = read_manifest(output).get("problems")
+        if isinstance(problems, dict) and problems.get("origin") == origin:
+            return
+    raise UserError(
+        f"--output_path {output} exists and was not made of the embedded problems that would "
+        "replace it; give --data_dir, another --output_path, or --overwrite"
+    )
 
 
 def load_problem_set(*arguments: Any, **options: Any) -> ProblemSet:

@@ -268,3 +268,14 @@ def test_pages_and_comparisons_that_cannot_be_are_refused(data, monkeypatch, arg
     with pytest.raises(UserError, match=message):
         run("--data_path", "data.json", "--no_plot", *arguments)
     assert list(data.parent.iterdir()) == [data]
+
+
+def test_no_output_replaces_another_plan_file(tmp_path, data):
+    """A figure named like a plan file would have put its metrics over the plans."""
+    plans = tmp_path / "gsm8k_hierarchical_train.json"
+    plans.write_text("plans")
+    plans.with_name(plans.name + ".manifest.json").write_text("{}")
+    for flags in (["--output_plot", str(plans.with_suffix(".png"))], ["--output_page", str(plans)]):
+        with pytest.raises(UserError, match="holds plans; choose another name"):
+            main(["--data_path", str(data), *flags])
+    assert plans.read_text() == "plans"

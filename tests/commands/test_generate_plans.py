@@ -428,3 +428,15 @@ def test_the_slurm_script_passes_only_flags_that_exist():
 
 def test_the_slurm_log_needs_no_folder_that_does_not_exist_yet():
     assert "#SBATCH --output=%x-%j.out" in SCRIPT.read_text()
+
+
+def test_embedded_problems_that_stand_in_never_replace_real_plans(tmp_path, monkeypatch):
+    output = tmp_path / "plans.json"
+    output.write_text("[]")
+    arguments = ["--num_examples", "2", "--output_path", str(output)]
+    with pytest.raises(UserError, match="was not made of the embedded problems"):
+        main(arguments)
+    assert output.read_text() == "[]"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert len(read_examples(output)) == 2
+    assert main(arguments) == 0, "its own file may be written again"
