@@ -271,18 +271,19 @@ def _train(cfg: DictConfig) -> int | None:
             file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
     try:
-        summary = run_training(
-            net,
-            objective,
-            documents["train"],
-            documents["valid"],
-            config,
-            where,
-            card,
-            run_dir,
-            seed,
-            describe_run,
-        )
+        with explain_training(cfg, card.model, card.layout, documents["train"]):
+            summary = run_training(
+                net,
+                objective,
+                documents["train"],
+                documents["valid"],
+                config,
+                where,
+                card,
+                run_dir,
+                seed,
+                describe_run,
+            )
     except Preempted as stop:
         print(
             f"stopped after step {stop.step} of {config.max_steps}, as asked by a signal, and "
