@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -127,6 +128,10 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{group}.{error.full_key}: {reason}") from None
+    for name, value in content.items():
+        # nan passes every comparison a dataclass makes to refuse what is out of bounds.
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{group}.{name}={value}: a finite number is needed")
     return kind(**content)
 
 
