@@ -113,6 +113,7 @@ def train(
         UserError: the folder holds a run with other settings, the machine lacks what ``trainer``
             asks for, the disk is full, or the loss stopped being finite.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
+        KeyboardInterrupt: Ctrl-C; what was saved before stays.
     """
     check_strategy(config, trainer_config)
     run_dir = Path(run_dir)
@@ -171,6 +172,15 @@ def train(
     except SIGTERMException:
         # Lightning's handler was quicker than ours, before the first step.
         raise Preempted(trainer.global_step) from None
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Ctrl-C, to which Lightning says nothing.
+        _warn(
+            f"training was interrupted at step {trainer.global_step}; {_last_good(last, best)}. "
+            "Run the same command again to go on"
+        )
+        raise KeyboardInterrupt from None
     except BrokenLossError as error:
         raise UserError(
             f"training stopped at step {trainer.global_step}: {error}; {_last_good(last, best)}. "
