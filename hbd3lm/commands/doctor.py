@@ -109,7 +109,7 @@ def find(cfg: DictConfig) -> list[Finding]:
         cfg.algo.schedule,
     )
     findings = [*check_mask(card.layout)]
-    train, valid = (build.load_examples(cfg, split) for split in ("train", "valid"))
+    train, valid = build.load_training_examples(cfg)
     findings += [
         check_examples(train, valid),
         check_leakage(train + valid, _test_problems(cfg)),

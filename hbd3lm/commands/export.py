@@ -140,6 +140,7 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
     from omegaconf import OmegaConf
 
     from hbd3lm.commands.run import CONFIGS
+    from hbd3lm.train.config import LATER_SETTINGS
 
     def compose(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Leaves as written (``${...}`` not followed) and as resolved."""
@@ -147,6 +148,8 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
         return tuple(_leaves(OmegaConf.to_container(cfg, resolve=r)) for r in (False, True))
 
     wanted = _leaves(settings)
+    if "training" in settings:
+        wanted = _leaves({"training": LATER_SETTINGS}) | wanted
     chosen = []
     for group in sorted(path.name for path in Path(CONFIGS).iterdir() if path.is_dir()):
         option = (settings.get(group) or {}).get("name")

@@ -245,8 +245,7 @@ def _train(cfg: DictConfig) -> int | None:
         cfg.algo.schedule,
     )
     documents = {}
-    for split in ("train", "valid"):
-        examples = build.load_examples(cfg, split)
+    for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)
 
     import torch

@@ -8,6 +8,8 @@ from hbd3lm.errors import UserError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
+"""Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
 @dataclass(frozen=True)

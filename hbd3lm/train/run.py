@@ -38,7 +38,7 @@ from hbd3lm.train.checkpoints import (
     SealedCheckpointIO,
     find_checkpoint,
 )
-from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
@@ -73,8 +73,6 @@ HUSH = (
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SEARCH_READS = ("valid_every", "valid_samples")
 """Those of them that algo.schedule=searched learns by, so that they must stay."""
-LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
-"""Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
 def resolve_precision(name: str) -> str:

@@ -390,6 +390,15 @@ def test_a_given_validation_file_leaves_the_training_file_whole(tmp_path):
     assert len(build.load_examples(cfg, "valid")) == 3
 
 
+def test_problems_without_a_plan_file_are_planned_once_for_training_and_validation(
+    tmp_path, capsys
+):
+    cfg = compose("data=embedded", "data.num_train=12", f"run_dir={tmp_path}")
+    train, valid = build.load_training_examples(cfg)
+    assert capsys.readouterr().out.count("plans by rules") == 1
+    assert [train, valid] == [build.load_examples(cfg, split) for split in ("train", "valid")]
+
+
 def test_training_never_reads_the_test_set(tmp_path, monkeypatch, home):
     import hbd3lm.data.records
     import hbd3lm.data.sources
