@@ -14,6 +14,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from hbd3lm.commands import build, run
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
@@ -434,6 +435,17 @@ def test_training_leaves_everything_a_later_reader_needs(home):
     assert summary["steps"] == 5
     assert (summary["train_problems"], summary["valid_problems"]) == (18, 2)
     assert summary["best_valid_nelbo"] > 0
+
+
+def test_the_command_it_says_comes_next_can_be_pasted_and_finds_the_same_data():
+    places = {"run_dir": "out, [1]/it's", "data.dir": "my data", "data.test_path": "t=1.json"}
+    cfg = compose("data=svamp")
+    for key, value in places.items():
+        OmegaConf.update(cfg, key, value)
+    again = compose(*run._same_place(cfg))
+    assert {key: OmegaConf.select(again, key) for key in places} == places
+    assert again.data.name == "svamp"
+    assert run._same_place(compose()) == ["run_dir=outputs/hierarchical_tiny"]
 
 
 def test_ppl_eval_writes_a_labelled_bound_for_each_segment(home, capsys):
