@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -127,6 +128,10 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{group}.{error.full_key}: {reason}") from None
+    for name, value in content.items():
+        # nan passes every comparison a dataclass makes to refuse what is out of bounds.
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{group}.{name}={value}: a finite number is needed")
     return kind(**content)
 
 
@@ -245,30 +250,35 @@ def build_documents(
 
 
 def load_examples(cfg: DictConfig, split: str) -> list[HierarchicalExample]:
-    """The examples of ``train``, ``valid`` or ``test``.
+    """The examples of ``train``, ``valid`` or ``test``; see :func:`load_training_examples`."""
+    data = typed(DataConfig, cfg.data, "data")
+    if split == "test" or (split == "valid" and data.valid_path is not None):
+        return _read_or_plan(cfg, data, split)
+    train, valid = load_training_examples(cfg)
+    return train if split == "train" else valid
+
+
+def load_training_examples(
+    cfg: DictConfig,
+) -> tuple[list[HierarchicalExample], list[HierarchicalExample]]:
+    """Examples to train on and to validate on, read or planned once for both.
 
     ``data.<split>_path`` if given, else problems of ``data.name`` with plans by ``planner``,
     written to ``run_dir/data``. Without ``data.valid_path``, validation is a fixed slice held
     out of the training examples; the test set is never used for it.
     """
-    from hbd3lm.data.records import read_examples
-
     data = typed(DataConfig, cfg.data, "data")
-    if split == "test":
-        return _read_or_plan(cfg, data, "test")
-    if data.valid_path is not None:
-        if split == "valid":
-            return read_examples(data.valid_path, "data.valid_path")
-        return _read_or_plan(cfg, data, "train")
     examples = _read_or_plan(cfg, data, "train")
+    if data.valid_path is not None:
+        return examples, _read_or_plan(cfg, data, "valid")
     if len(examples) == 1:
         print("data: one training problem; it is its own validation set")
-        return examples
+        return examples, examples
     held_out = min(data.valid_size, max(1, len(examples) // 10))
     # A slice of the file alone: the same for every seed, model and method.
     order = np.random.default_rng(0).permutation(len(examples))
-    chosen = order[:held_out] if split == "valid" else np.sort(order[held_out:])
-    return [examples[i] for i in chosen]
+    train, valid = np.sort(order[held_out:]), order[:held_out]
+    return [examples[i] for i in train], [examples[i] for i in valid]
 
 
 def _read_or_plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExample]:

@@ -82,12 +82,20 @@ def examine(cfg: DictConfig) -> int:
 def find(cfg: DictConfig) -> list[Finding]:
     """All checks, the cheap ones first."""
     from hbd3lm.commands import build
-    from hbd3lm.commands.memory_advice import is_out_of_memory, resolve_device, training_needs
+    from hbd3lm.commands.memory_advice import (
+        count_processes,
+        is_out_of_memory,
+        resolve_device,
+        training_needs,
+    )
     from hbd3lm.data.tokenizer import load_tokenizer
-    from hbd3lm.train.config import TrainerConfig, TrainingConfig
+    from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
 
     config = build.typed(TrainingConfig, cfg.training, "training")
-    build.typed(TrainerConfig, cfg.trainer, "trainer")
+    where = build.typed(TrainerConfig, cfg.trainer, "trainer")
+    check_strategy(config, where)
+    device = resolve_device(where.accelerator)
+    config = config.for_processes(count_processes(where, device))
     seed = build.read_seed(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
@@ -101,7 +109,7 @@ def find(cfg: DictConfig) -> list[Finding]:
         cfg.algo.schedule,
     )
     findings = [*check_mask(card.layout)]
-    train, valid = (build.load_examples(cfg, split) for split in ("train", "valid"))
+    train, valid = build.load_training_examples(cfg)
     findings += [
         check_examples(train, valid),
         check_leakage(train + valid, _test_problems(cfg)),
@@ -109,7 +117,6 @@ def find(cfg: DictConfig) -> list[Finding]:
         check_tokenizer(train, tokenizer, Path(cfg.run_dir)),
     ]
     documents = build.build_documents(train, tokenizer, card.layout, report=lambda text: None)
-    device = resolve_device(cfg.trainer.accelerator)
     needs = training_needs(cfg, card.model, card.layout, documents, device)
     findings += [check_memory(needs), check_disk(cfg, card)]
     if findings[-2].status == FAIL:
@@ -319,7 +326,7 @@ def _steps_did_not_fit(needs, error: BaseException) -> Finding:
 
 
 def check_disk(cfg: DictConfig, card: ModelCard) -> Finding:
-    """Is there room for two checkpoints and the temporary third?"""
+    """Is there room for the last checkpoint, the one before, the best, and one being written?"""
     from hbd3lm.model.memory import count_weights, gib
 
     weights, matrices = count_weights(card.model)
@@ -329,12 +336,12 @@ def check_disk(cfg: DictConfig, card: ModelCard) -> Finding:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    detail = f"checkpoints: 3 of {gib(size)} at most; {gib(free)} free at {folder}"
+    detail = f"checkpoints: 4 of {gib(size)} at most; {gib(free)} free at {folder}"
     if not os.access(folder, os.W_OK):
         return Finding("disk", FAIL, f"{folder} cannot be written to", "choose another run_dir")
-    if free < 3 * size:
+    if free < 4 * size:
         return Finding("disk", FAIL, detail, "free some space, or choose another run_dir")
-    if free < 6 * size:
+    if free < 8 * size:
         return Finding("disk", WARN, detail, "logs and evaluations need some as well")
     return Finding("disk", OK, detail)
 

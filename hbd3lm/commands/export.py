@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 NOT_OF_TRAINING = ("mode", "checkpoint", "sampling", "eval", "hydra")
 """Settings that say nothing of how a model was trained."""
-_PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[A-Za-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE)
-"""Text that Hydra reads as text without quotes: names, paths, ``32-true``."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Export, print what was written and how to load it. Returns 0."""
     args = build_parser().parse_args(argv)
+    from hbd3lm.commands.run import override_value  # takes a moment, which --help need not wait
+
     for line in export(args.checkpoint, args.output_dir, args.overwrite):
         print(f"note: {line}")
     print(f"exported: {args.output_dir}")
@@ -57,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         from hbd3lm.pretrained import upload_folder
 
         print(f"uploaded: {upload_folder(Path(args.output_dir), args.push_to_hub)}")
-    print(f"next: hbd3lm sample checkpoint={args.output_dir} sampling.question='...'")
+    place = shlex.quote(f"checkpoint={override_value(args.output_dir)}")
+    print(f"next: hbd3lm sample {place} sampling.question='...'")
     return 0
 
 
@@ -139,7 +139,8 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
     import hydra
     from omegaconf import OmegaConf
 
-    from hbd3lm.commands.run import CONFIGS
+    from hbd3lm.commands.run import CONFIGS, override_value
+    from hbd3lm.train.config import LATER_SETTINGS
 
     def compose(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Leaves as written (``${...}`` not followed) and as resolved."""
@@ -147,6 +148,8 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
         return tuple(_leaves(OmegaConf.to_container(cfg, resolve=r)) for r in (False, True))
 
     wanted = _leaves(settings)
+    if "training" in settings:
+        wanted = _leaves({"training": LATER_SETTINGS}) | wanted
     chosen = []
     for group in sorted(path.name for path in Path(CONFIGS).iterdir() if path.is_dir()):
         option = (settings.get(group) or {}).get("name")
@@ -163,7 +166,7 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
                 if key.split(".")[0] in NOT_OF_TRAINING or wanted.get(key, value) == value:
                     continue
                 if follow or "${" not in str(raw[key]):
-                    chosen.append(f"{key}={_override_value(wanted[key])}")
+                    chosen.append(f"{key}={override_value(wanted[key])}")
     return chosen
 
 
@@ -175,18 +178,3 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + name] = value
     return found
-
-
-def _override_value(value: Any) -> str:
-    """A value as Hydra's grammar wants it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_override_value, value))}]"
-    if isinstance(value, str) and not _PLAIN.fullmatch(value):
-        from hbd3lm.commands.run import quote
-
-        return quote(value)
-    return str(value)

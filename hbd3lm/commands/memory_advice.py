@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hbd3lm.model.config import ModelConfig
     from hbd3lm.model.layout import Document, Layout
     from hbd3lm.model.memory import BatchShape, MemoryEstimate
+    from hbd3lm.train.config import TrainerConfig
 
 SIZES = ("medium", "small", "tiny", "nano")
 """Model sizes, the largest first."""
@@ -88,8 +89,6 @@ def training_needs(
     low, high = cfg.algo.t_min, cfg.algo.t_max
     share = (low + high) / 2 if cfg.algo.schedule == "loglinear" else (low + 3 * high) / 4
     autoregressive = cfg.algo.objective == "autoregressive"
-    devices = cfg.trainer.devices
-    several = cfg.trainer.num_nodes > 1 or (isinstance(devices, int) and devices > 1)
     return TrainingNeeds(
         model,
         largest_batch(documents, cfg.training.batch_size, layout, autoregressive, share),
@@ -100,7 +99,7 @@ def training_needs(
             "average": cfg.training.ema_decay > 0,
             "mixed": resolve_precision(cfg.trainer.precision) == "bf16-mixed",
             "device": device,
-            "processes": 2 if several else 1,
+            "processes": count_processes(cfg.trainer, device),
         },
     )
 
@@ -110,6 +109,18 @@ def resolve_device(accelerator: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
+
+
+def count_processes(trainer: TrainerConfig | DictConfig, device: str) -> int:
+    """Processes of a run with this ``trainer`` group, on all nodes."""
+    import torch
+
+    devices = str(trainer.devices)
+    if devices in ("auto", "-1"):
+        here = torch.cuda.device_count() if device == "cuda" else 1
+    else:
+        here = int(devices) if devices.isdigit() else len(devices.strip("[],").split(","))
+    return here * trainer.num_nodes
 
 
 def device_memory(device: str) -> int:

@@ -7,9 +7,10 @@ import difflib
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,6 +30,8 @@ CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 MODES = ("train", "ppl_eval", "sample_eval", "sample", "doctor")
 
 
+_PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[A-Za-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE)
+"""Text that Hydra reads as text without quotes: names, paths, ``32-true``."""
 FREE_TEXT = ("sampling.question", "sampling.plan")
 
 
@@ -103,6 +106,19 @@ def quote(text: str) -> str:
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", "\\${")
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f'"{escaped}{chr(92) * trailing}"'
+
+
+def override_value(value: Any) -> str:
+    """A value as Hydra's grammar wants it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(override_value, value))}]"
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        return quote(value)
+    return str(value)
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -245,8 +261,7 @@ def _train(cfg: DictConfig) -> int | None:
         cfg.algo.schedule,
     )
     documents = {}
-    for split in ("train", "valid"):
-        examples = build.load_examples(cfg, split)
+    for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)
 
     import torch
@@ -299,9 +314,17 @@ def _train(cfg: DictConfig) -> int | None:
 
         draw_loss_figure(run_dir / "logs", run_dir / "loss.png")
     print(json.dumps(summary, indent=2))
-    same_data = [f"data={cfg.data.name}"] if cfg.data.name != "gsm8k" else []
-    print("next:", *("python main.py mode=sample_eval", *same_data, f"run_dir={run_dir}"))
+    print("next:", shlex.join(["python", "main.py", "mode=sample_eval", *_same_place(cfg)]))
     return None
+
+
+def _same_place(cfg: DictConfig) -> list[str]:
+    """Overrides with which another mode finds this run and its data."""
+    found = [f"data={cfg.data.name}"] if cfg.data.name != "gsm8k" else []
+    places = {
+        "data.dir": cfg.data.dir, "data.test_path": cfg.data.test_path, "run_dir": cfg.run_dir
+    }  # fmt: skip
+    return found + [f"{key}={override_value(str(p))}" for key, p in places.items() if p is not None]
 
 
 def _describe(layout: Layout) -> str:
@@ -428,7 +451,8 @@ def sample_eval(cfg: DictConfig) -> None:
     _write_result(cfg, f"sample_eval_{mode}.json", result, loaded)
     print(f"records: {path}")
     if loaded.card.layout.has_plan and mode != "exec_only":
-        print(f"next: python scripts/analysis/analyze_gsm8k_plans.py --data_path {path}")
+        program = "python scripts/analysis/analyze_gsm8k_plans.py"
+        print(f"next: {program} --data_path {shlex.quote(str(path))}")
 
 
 def _print_scores(result: dict) -> None:

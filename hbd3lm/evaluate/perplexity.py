@@ -148,9 +148,10 @@ def perplexities(
             }
             for i, name in enumerate(names)
         }
-        reached = precision is None or _reached(parts, precision)
+        known = len(turns) >= least
+        reached = precision is None or (known and _reached(parts, precision))
         draws = len(turns) * samples
-        if len(turns) >= least and (reached or draws + samples > max_samples):
+        if reached or draws + samples > max_samples:
             break
     result = {
         "kind": "exact" if exact else "upper bound (NELBO)",

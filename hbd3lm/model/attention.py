@@ -1,7 +1,8 @@
 """Attention under the mask rule: a dense boolean mask for SDPA, a block mask for FlexAttention.
 
-SDPA is used on the CPU (FlexAttention has no backward there) and for the short queries of
-sampling; FlexAttention on CUDA skips the tiles in which no query may see any key.
+SDPA is used on the CPU (FlexAttention has no backward there; in bf16 two products take its place)
+and for the short queries of sampling; FlexAttention on CUDA skips the tiles in which no query may
+see any key.
 """
 
 from __future__ import annotations

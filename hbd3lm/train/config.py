@@ -8,6 +8,8 @@ from hbd3lm.errors import UserError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
+"""Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,12 @@ class TrainerConfig:
             raise UserError(
                 f"trainer.precision={self.precision}: choose one of {', '.join(PRECISIONS)}"
             )
+        if self.num_workers < 0:
+            raise UserError(f"trainer.num_workers must not be negative, got {self.num_workers}")
+        if self.num_nodes < 1:
+            raise UserError(f"trainer.num_nodes must be at least 1, got {self.num_nodes}")
+        if str(self.devices) == "0":
+            raise UserError("trainer.devices must be at least 1, or auto; got 0")
         for name in self.loggers:
             if name not in LOGGERS:
                 raise UserError(f"trainer.loggers: {name}: choose from {', '.join(LOGGERS)}")

@@ -38,7 +38,7 @@ from hbd3lm.train.checkpoints import (
     SealedCheckpointIO,
     find_checkpoint,
 )
-from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
@@ -73,8 +73,6 @@ HUSH = (
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SEARCH_READS = ("valid_every", "valid_samples")
 """Those of them that algo.schedule=searched learns by, so that they must stay."""
-LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
-"""Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
 def train(
@@ -99,6 +97,7 @@ def train(
         UserError: the folder holds a run with other settings, the machine lacks what ``trainer``
             asks for, the disk is full, or the loss stopped being finite.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
+        KeyboardInterrupt: Ctrl-C; what was saved before stays.
     """
     check_strategy(config, trainer_config)
     run_dir = Path(run_dir)
@@ -157,6 +156,15 @@ def train(
     except SIGTERMException:
         # Lightning's handler was quicker than ours, before the first step.
         raise Preempted(trainer.global_step) from None
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Ctrl-C, to which Lightning says nothing.
+        _warn(
+            f"training was interrupted at step {trainer.global_step}; {_last_good(last, best)}. "
+            "Run the same command again to go on"
+        )
+        raise KeyboardInterrupt from None
     except BrokenLossError as error:
         raise UserError(
             f"training stopped at step {trainer.global_step}: {error}; {_last_good(last, best)}. "

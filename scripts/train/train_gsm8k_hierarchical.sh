@@ -42,7 +42,7 @@ DATA_DIR="${DATA_DIR:-}"                         # folder with gpt2/, for TOKENI
 RUN_DIR="${RUN_DIR:-outputs/gsm8k_hierarchical_$MODEL_SIZE}"
 SEED="${SEED:-0}"
 ACCELERATOR="${ACCELERATOR:-}"                   # gpu | cpu; empty: gpu in a job, else what is here
-STRATEGY="${STRATEGY:-auto}"                     # auto (ddp) | fsdp
+STRATEGY="${STRATEGY:-auto}"                     # auto (ddp) | fsdp (training.optimizer=adamw)
 
 # SLURM copies this file elsewhere; the repository is where the job was submitted.
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/../..}"

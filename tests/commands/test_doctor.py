@@ -18,6 +18,7 @@ from hbd3lm.data.records import HierarchicalExample, write_examples
 from hbd3lm.data.synthetic import generate_problems
 from hbd3lm.data.tokenizer import load_tokenizer
 from hbd3lm.diffusion import objective as objective_module
+from hbd3lm.errors import UserError
 from hbd3lm.model import mask as mask_module
 from hbd3lm.model.layout import plan_execution_layout
 
@@ -168,10 +169,26 @@ def test_a_full_disk_is_found(tmp_path, monkeypatch):
         training=SimpleNamespace(optimizer="adamw", ema_decay=0.9),
     )
     card = SimpleNamespace(model=ModelConfig(100, 16, 2, 2))  # 7,856 weights, 4 x 4 bytes of each
-    for free, expected in ((3 * 125_695, FAIL), (3 * 125_697, WARN), (10**9, OK)):
+    for free, expected in ((4 * 125_695, FAIL), (4 * 125_697, WARN), (10**9, OK)):
         usage = SimpleNamespace(free=free)
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, usage=usage: usage)
         assert doctor.check_disk(cfg, card).status == expected
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["trainer.strategy=fsdp"], "training.optimizer=muon needs whole weights"),
+        (["training.global_batch_size=6"], "global_batch_size=6 is no multiple of training.batch"),
+        (
+            ["training.global_batch_size=12", "trainer.devices=2"],
+            "global_batch_size=12 is no multiple of training.batch_size=4 x 2 process",
+        ),
+    ],
+)
+def test_what_training_would_refuse_the_doctor_refuses(settings, overrides, message):
+    with pytest.raises(UserError, match=message):
+        statuses([*settings, *overrides])
 
 
 def trial(gradients, mixed=True) -> Trial:

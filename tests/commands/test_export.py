@@ -153,6 +153,16 @@ def test_the_command_on_the_card_gives_the_settings_of_the_run(home):
     assert len(overrides) < 20
 
 
+def test_the_command_of_a_run_from_before_muon_names_its_optimizer():
+    settings = composed(["training.lr_schedule=cosine"])
+    for name in ("optimizer", "muon_scale", "decay_share"):
+        del settings["training"][name]
+    assert export.training_overrides(settings) == [
+        "training.optimizer=adamw",
+        "training.lr_schedule=cosine",
+    ]
+
+
 def composed(overrides: list[str]) -> dict:
     with hydra.initialize_config_dir(run.CONFIGS, version_base=None):
         return OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)

@@ -25,6 +25,7 @@ from hbd3lm.errors import UserError
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import build_document, plan_execution_layout
 from hbd3lm.model.memory import GIB, BatchShape
+from hbd3lm.train.config import TrainerConfig
 
 REPOSITORY = Path(__file__).parents[2]
 ALLOCATOR = (
@@ -171,3 +172,18 @@ def test_a_process_that_really_runs_out_ends_with_one_message(tmp_path):
 def test_the_limit_of_this_process_counts_as_its_memory(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (123 * 2**20, -1))
     assert memory_advice.device_memory("cpu") == 123 * 2**20
+
+
+@pytest.mark.parametrize(
+    "devices, nodes, device, expected",
+    [
+        ("auto", 1, "cpu", 1), ("auto", 2, "cuda", 8), ("-1", 1, "cuda", 4), (3, 2, "cpu", 6),
+        ("3", 1, "cuda", 3), ("0,1", 1, "cuda", 2), ("[0,2,3]", 1, "cuda", 3), ("1,", 1, "cuda", 1),
+    ],
+)  # fmt: skip
+def test_processes_are_counted_as_lightning_reads_the_devices(
+    monkeypatch, devices, nodes, device, expected
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    trainer = TrainerConfig(devices=devices, num_nodes=nodes)
+    assert memory_advice.count_processes(trainer, device) == expected

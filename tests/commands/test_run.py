@@ -14,6 +14,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from hbd3lm.commands import build, run
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
@@ -263,6 +264,9 @@ def test_two_names_of_one_setting_with_one_value_are_no_contradiction():
         (["training.max_steps=abc"], "training.max_steps: Value 'abc'"),
         (["training.max_steps=0"], "training.max_steps must be at least 1, got 0"),
         (["training.learning_rate=fast"], "training.learning_rate: Value 'fast'"),
+        (["training.learning_rate=nan"], "training.learning_rate=nan: a finite number"),
+        (["training.weight_decay=inf"], "training.weight_decay=inf: a finite number"),
+        (["mode=ppl_eval", "eval.precision=nan"], "eval.precision=nan: a finite number"),
         (["mode=trian"], "mode=trian: choose one of train, ppl_eval, sample_eval, sample"),
         (["seed=abc"], "seed=abc: a whole number from 0 up is needed"),
         (["seed=-1"], "seed=-1: a whole number from 0 up is needed"),
@@ -281,6 +285,9 @@ def test_two_names_of_one_setting_with_one_value_are_no_contradiction():
             "algo.schedule=searched: next-token prediction has",
         ),
         (["training.optimizer=sgd"], "training.optimizer=sgd: choose one of adamw, muon"),
+        (["trainer.num_workers=-1"], "trainer.num_workers must not be negative, got -1"),
+        (["trainer.num_nodes=0"], "trainer.num_nodes must be at least 1, got 0"),
+        (["trainer.devices=0"], "trainer.devices must be at least 1, or auto; got 0"),
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: choose one of auto"),
         (["data.valid_size=0"], "data.valid_size must be at least 1, got 0"),
         (["data.num_train=few"], "data.num_train: Value 'few'"),
@@ -387,6 +394,15 @@ def test_a_given_validation_file_leaves_the_training_file_whole(tmp_path):
     assert len(build.load_examples(cfg, "valid")) == 3
 
 
+def test_problems_without_a_plan_file_are_planned_once_for_training_and_validation(
+    tmp_path, capsys
+):
+    cfg = compose("data=embedded", "data.num_train=12", f"run_dir={tmp_path}")
+    train, valid = build.load_training_examples(cfg)
+    assert capsys.readouterr().out.count("plans by rules") == 1
+    assert [train, valid] == [build.load_examples(cfg, split) for split in ("train", "valid")]
+
+
 def test_training_never_reads_the_test_set(tmp_path, monkeypatch, home):
     import hbd3lm.data.records
     import hbd3lm.data.sources
@@ -422,6 +438,17 @@ def test_training_leaves_everything_a_later_reader_needs(home):
     assert summary["steps"] == 5
     assert (summary["train_problems"], summary["valid_problems"]) == (18, 2)
     assert summary["best_valid_nelbo"] > 0
+
+
+def test_the_command_it_says_comes_next_can_be_pasted_and_finds_the_same_data():
+    places = {"run_dir": "out, [1]/it's", "data.dir": "my data", "data.test_path": "t=1.json"}
+    cfg = compose("data=svamp")
+    for key, value in places.items():
+        OmegaConf.update(cfg, key, value)
+    again = compose(*run._same_place(cfg))
+    assert {key: OmegaConf.select(again, key) for key in places} == places
+    assert again.data.name == "svamp"
+    assert run._same_place(compose()) == ["run_dir=outputs/hierarchical_tiny"]
 
 
 def test_ppl_eval_writes_a_labelled_bound_for_each_segment(home, capsys):

@@ -171,6 +171,10 @@ def test_what_draws_cannot_reach_ends_at_the_limit_and_says_so():
         net, BlockDiffusion(LAYOUT, MASK), documents, 2, 80, precision=1e-6, max_samples=7
     )
     assert (result["noise_draws"], result["precision_reached"]) == (6, False)
+    few = perplexities(
+        net, BlockDiffusion(LAYOUT, MASK), documents[:3], 2, 80, precision=0.99, max_samples=5
+    )  # whose error is not known before 11 turns
+    assert (few["noise_draws"], few["precision_reached"]) == (4, False)
     single = plan_execution_layout(8, 8, 8, 1, 1)
     exact = perplexities(
         net, Autoregressive(single), random_documents(single, 3), 2, 3, precision=1e-6

@@ -82,6 +82,7 @@ def sit(folder: Path, moment: str) -> int:
 
     training_module.TrainingModule.on_train_batch_start = on_train_batch_start
     if moment.startswith("signal"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
         signal_at(*map(int, moment.split()[1:]))
     elif moment not in ("", "slow"):
         die_when(*moment.split())
@@ -90,6 +91,8 @@ def sit(folder: Path, moment: str) -> int:
     except Preempted as stop:
         note(f"stopped {stop.step}")
         return EXIT_STATUS
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -239,6 +242,37 @@ def test_asked_to_stop_a_run_saves_after_the_step_it_is_in(sittings, whole, tmp_
     sittings.start(folder)
     assert sittings.wait() == 0
     assert_same_run(folder, whole)
+
+
+def test_ctrl_c_ends_a_run_at_once_and_the_steps_since_the_checkpoint_are_done_again(
+    sittings, whole, tmp_path
+):
+    folder = tmp_path / "run"
+    sittings.start(folder, f"signal 7 1 {int(signal.SIGINT)}")
+    assert sittings.wait() == 130
+    assert find_checkpoint(folder / "checkpoints").step == 6
+    sittings.start(folder)
+    assert sittings.wait() == 0
+    assert min(steps_begun(folder)) == 6
+    assert_same_run(folder, whole)
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, capsys):
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupted(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_module.TrainingModule, "training_step", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", max_steps=2)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning has it ignored
+    assert capsys.readouterr().err == (
+        "warning: training was interrupted at step 0; no checkpoint was due before. Run the same "
+        "command again to go on\n"
+    )
 
 
 def test_signals_have_their_old_meaning_after_training(tmp_path):
