@@ -243,12 +243,17 @@ def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.commands.memory_advice import explain_training
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
-    from hbd3lm.train.config import TrainerConfig, TrainingConfig
+    from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
 
     config = build.typed(TrainingConfig, cfg.training, "training")
     where = build.typed(TrainerConfig, cfg.trainer, "trainer")
+    check_strategy(config, where)
     seed = build.read_seed(cfg)
     run_dir = Path(cfg.run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run_dir: cannot make {run_dir}: {error.strerror}") from None
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
     objective = build.build_objective(
@@ -527,6 +532,12 @@ def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[Hierarchica
 
     config = build.typed(build.EvalConfig, cfg.eval, "eval")
     loaded = build.load_model(cfg)
+    model, kind = loaded.card.model, loaded.card.objective
+    # The checkpoint decides, whatever model=... or block_size=... say here.
+    print(
+        f"model: {loaded.path}: {model.n_layers} layers of {model.dim}, {kind}, "
+        f"{_describe(loaded.card.layout)}"
+    )
     if config.split == "valid":
         _check_same_slice(cfg, loaded)
     examples = build.load_examples(cfg, config.split)[: config.num_examples]

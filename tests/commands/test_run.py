@@ -711,3 +711,12 @@ def test_two_processes_started_by_main_train_one_run(home, tmp_path):
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "two" / "train_summary.json").read_text())["steps"] == 2
     assert result.stdout.count("next: python main.py") == 1
+
+
+def test_a_run_dir_that_cannot_be_made_is_refused_by_its_name(home, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    run_dir = tmp_path / "file" / "run"
+    assert (
+        main("mode=train", *TINY, f"data.train_path={home}/train.json", f"run_dir={run_dir}") == 1
+    )
+    assert f"error: run_dir: cannot make {run_dir}: Not a directory" in capsys.readouterr().err
