@@ -19,8 +19,8 @@ from hbd3lm.model.mask import UNUSED, Tags
 class KVCache:
     """Keys and values of ``rows`` problems, up to ``capacity`` tokens each.
 
-    Buffers per layer are [rows, capacity + 1, kv heads, head width]; the extra column takes
-    what padding writes and is never seen. They are allocated at the first pass, in the dtype
+    Buffers per layer are [rows, kv heads, capacity + 1, head width], so that attention reads them
+    where they lie; the extra column takes what padding writes and is never seen. They are allocated at the first pass, in the dtype
     the network computes in.
     """
 
@@ -72,11 +72,10 @@ class CachePass:
     width: int
     everyone: bool
 
-    def _visible(self, buffer: Tensor) -> Tensor:
-        """[rows, capacity + 1, ...] -> [n, width, ...]; a view when every row takes part."""
-        if self.everyone:
-            return buffer[:, : self.width]
-        return buffer[:, : self.width].index_select(0, self.rows)
+    def _visible(self, buffer: Tensor, dim: int = 1) -> Tensor:
+        """The columns in sight, along ``dim``, of this pass's rows; a view when all take part."""
+        seen = buffer.narrow(dim, 0, self.width)
+        return seen if self.everyone else seen.index_select(0, self.rows)
 
     def join_tags(self, tags: Tags) -> Tags:
         cache, rows = self.cache, self.rows[:, None]
@@ -89,13 +88,11 @@ class CachePass:
 
     def join(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         cache = self.cache
-        k, v = k.transpose(1, 2), v.transpose(1, 2)  # [n, L, Hkv, dh]
         if layer == len(cache.keys):
-            shape = (len(cache.length), cache.capacity + 1, *k.shape[2:])
+            shape = (len(cache.length), k.shape[1], cache.capacity + 1, k.shape[3])
             cache.keys.append(k.new_zeros(shape))
             cache.values.append(k.new_zeros(shape))
         rows = self.rows[:, None]
-        cache.keys[layer][rows, self.column] = k
-        cache.values[layer][rows, self.column] = v
-        keys, values = self._visible(cache.keys[layer]), self._visible(cache.values[layer])
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        cache.keys[layer][rows, :, self.column] = k.transpose(1, 2)  # [n, L, Hkv, dh]
+        cache.values[layer][rows, :, self.column] = v.transpose(1, 2)
+        return self._visible(cache.keys[layer], 2), self._visible(cache.values[layer], 2)

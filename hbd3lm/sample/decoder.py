@@ -124,7 +124,7 @@ class Decoder:
         self.mixed = resolve_precision(config.precision) == "bf16-mixed"
         self.statistics = Statistics()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # under inference_mode autocast would round the weights anew in every pass
     def sample(
         self,
         prompts: Sequence[Prompt],
