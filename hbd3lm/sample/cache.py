@@ -20,8 +20,8 @@ class KVCache:
     """Keys and values of ``rows`` problems, up to ``capacity`` tokens each.
 
     Buffers per layer are [rows, kv heads, capacity + 1, head width], so that attention reads them
-    where they lie; the extra column takes what padding writes and is never seen. They are allocated at the first pass, in the dtype
-    the network computes in.
+    where they lie; the extra column takes what padding writes and is never seen. They are
+    allocated at the first pass, in the dtype the network computes in.
     """
 
     def __init__(self, rows: int, capacity: int, device: torch.device) -> None:
