@@ -74,7 +74,14 @@ class Recipe:
     def faults(self, problem: Problem, attempt: Attempt) -> tuple[str, ...]:
         """What is wrong with an attempt; nothing: it is good."""
         plan = clean_plan(attempt.text)
-        return judge(plan, problem, self.limits, attempt.finished, attempt.error)
+        return judge(
+            plan,
+            problem,
+            self.limits,
+            attempt.finished,
+            attempt.error,
+            self.prompt.instructions,
+        )
 
     def is_done(self, problem: Problem, attempts: Sequence[Attempt]) -> bool:
         """Whether nothing more is asked: a good plan, or no retries left."""

@@ -5,6 +5,7 @@ A plan is judged by what it says, never mended: repair is asking again (:mod:`hb
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ FAULTS = (
     "empty",  # no text
     "cut_off",  # ended by the length limit
     "copied",  # the solution's own words
+    "echoed",  # the request's own words
     "answer",  # holds the final answer, in digits or words
     "numbers",  # more numbers in digits than allowed
     "too_short",
@@ -34,6 +36,12 @@ COPIED_SHARE = 0.7
 
 Numbers do not count as words, so blanking them hides nothing. Of the 7,473 plans by ``rules`` on
 GSM8K train 13 reach it."""
+
+ECHOED_SHARE = 0.1
+"""Echoed: at least this share of the plan's word 4-grams is in what the request says of plans.
+
+A small model that is told "a plan was refused because it contained numbers" writes that down, and a
+judge of numbers alone is content."""
 
 _NGRAM, _FEWEST_NGRAMS = 4, 4
 _WORD = re.compile(r"[^\W\d_]+")
@@ -67,6 +75,7 @@ def judge(
     limits: Limits,
     finished: bool = True,
     error: str | None = None,
+    instructions: str = "",
 ) -> tuple[str, ...]:
     """The faults of a plan, of :data:`FAULTS` and in that order; none: it is good.
 
@@ -76,6 +85,7 @@ def judge(
         limits: what is allowed.
         finished: False if the length limit ended it.
         error: why the engine gave no answer.
+        instructions: what requests say of plans in general, rules and refusals.
     """
     if error is not None:
         return ("error",)
@@ -85,6 +95,7 @@ def judge(
     found = {
         "cut_off": not finished,
         "copied": _is_copied(plan, problem.solution),
+        "echoed": _is_echoed(plan, instructions),
         "answer": _holds_answer(plan, problem.answer),
         "numbers": count_numbers(plan) > limits.max_numbers,
         "too_short": words < limits.min_words,
@@ -99,7 +110,7 @@ def badness(plan: str, faults: tuple[str, ...]) -> tuple[int, ...]:
     return (
         int("error" in faults or "empty" in faults),
         int("answer" in faults),
-        int("copied" in faults),
+        int("copied" in faults or "echoed" in faults),
         count_numbers(plan) if "numbers" in faults else 0,
         int("cut_off" in faults),
         int("too_short" in faults or "too_long" in faults),
@@ -117,6 +128,16 @@ def _is_copied(plan: str, solution: str) -> bool:
     mine, theirs = _ngrams(plan), _ngrams(re.sub(r"<<.*?>>|^####.*", "", solution, flags=re.M))
     smaller = min(len(mine), len(theirs))
     return smaller >= _FEWEST_NGRAMS and len(mine & theirs) >= COPIED_SHARE * smaller
+
+
+def _is_echoed(plan: str, instructions: str) -> bool:
+    mine = _ngrams(plan)
+    return bool(mine) and len(mine & _said(instructions)) >= ECHOED_SHARE * len(mine)
+
+
+@functools.lru_cache(maxsize=8)
+def _said(instructions: str) -> frozenset[tuple[str, ...]]:
+    return frozenset().union(*map(_ngrams, instructions.splitlines()))
 
 
 def _ngrams(text: str) -> set[tuple[str, ...]]:

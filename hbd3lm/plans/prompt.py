@@ -6,6 +6,7 @@ of (template, problem, round of repair, faults of the last attempt).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -59,6 +60,11 @@ class Prompt:
     def shows_solution(self) -> bool:
         """Whether requests hold the gold solution, so that plans may leak it."""
         return "{solution}" in self.user
+
+    @functools.cached_property
+    def instructions(self) -> str:
+        """What requests say of plans in general, a line a sentence: rules, emphasis, refusals."""
+        return "\n".join([self.system, *self.insist, *self.faults.values()])
 
     def messages(
         self, problem: Problem, round: int = 0, faults: Collection[str] = ()

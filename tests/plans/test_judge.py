@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hbd3lm.data.records import Problem
 from hbd3lm.errors import UserError
 from hbd3lm.plans.judge import FAULTS, Limits, badness, judge
+from hbd3lm.plans.prompt import load_prompt
 from hbd3lm.plans.wording import drop_numbers
 
 SOLUTION = (
@@ -43,6 +44,18 @@ def test_a_cut_off_plan_and_an_engine_error_are_faults_of_their_own():
     assert faults(GOOD, finished=False) == ("cut_off",)
     assert faults("", finished=False) == ("empty", "cut_off")
     assert faults("", error="too long") == ("error",)
+
+
+def test_a_plan_that_repeats_the_request_is_no_plan():
+    """138 of 200 "repaired" plans of a small model said that a plan had been refused."""
+    instructions = load_prompt().instructions
+    for plan in (
+        "A plan was refused because it contained numbers; write the given amounts as words.",
+        "A plan was refused for numbers; more valid solutions could be entered.",
+        "I am refused because it contained numbers; write the given amounts as words such as it.",
+    ):
+        assert "echoed" in faults(plan, instructions=instructions)
+    assert faults(GOOD, instructions=instructions) == ()
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [(0, ("numbers",)), (1, ("numbers",)), (2, ())])

@@ -56,7 +56,8 @@ def test_the_example_plans_are_good_plans(path):
     for shot in content["examples"] + content.get("reminders", []):
         gold = re.findall(r"=\$?(\d+)", shot.get("solution", "=0"))[-1]
         problem = Problem("x", shot["question"], shot.get("solution", ""), gold)
-        assert judge(" ".join(shot["plan"].split()), problem, Limits()) == ()
+        plan = " ".join(shot["plan"].split())
+        assert judge(plan, problem, Limits(), instructions=load_prompt().instructions) == ()
         assert count_spelled_numbers(shot["plan"]) == 0
         assert 2 <= shot["plan"].count(".") <= 4
 
