@@ -154,7 +154,9 @@ def drop_numbers(text: str) -> str:
     while spelled := find_spelled_numbers(text):
         for word in spelled:
             text = re.sub(rf"\b{re.escape(word)}\b", " ", text)
-    return tidy(text)
+    tidied = tidy(text)
+    # What was dropped may have stood between "a" and "third".
+    return drop_numbers(tidied) if find_spelled_numbers(tidied) else tidied
 
 
 _TIDY = [

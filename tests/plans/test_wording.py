@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hbd3lm.plans.wording import drop_numbers, has_numbers, tidy, without_numbers
@@ -31,6 +31,7 @@ PIECES = """one two three half a third quarter of dozen twice 3 $4.50 20% 1/2 ½
 friends double-decker twenty-five hundred pair couple each - , . / % $ ( ) pays and 7-day"""
 
 
+@example("a twice third")  # "a third" once the word between is gone
 @given(st.lists(st.sampled_from(PIECES.split()), max_size=12).map(" ".join) | st.text(max_size=40))
 def test_no_digit_and_no_number_word_ever_survives(text):
     assert not has_numbers(without_numbers(text))
