@@ -181,6 +181,21 @@ def build_model_config(cfg: DictConfig, vocab_size: int) -> ModelConfig:
     return typed(ModelConfig, {**cfg.model, **extra}, "model")
 
 
+def build_training_objective(
+    cfg: DictConfig, card: ModelCard, tokenizer: ProblemTokenizer
+) -> Objective:
+    """The objective of a run, with the schedule that ``algo`` names."""
+    return build_objective(
+        card.objective,
+        card.layout,
+        tokenizer.mask_id,
+        card.model.modules,
+        cfg.algo.t_min,
+        cfg.algo.t_max,
+        cfg.algo.schedule,
+    )
+
+
 def build_objective(
     name: str,
     layout: Layout,

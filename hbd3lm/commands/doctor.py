@@ -99,15 +99,7 @@ def find(cfg: DictConfig) -> list[Finding]:
     seed = build.read_seed(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
-    objective = build.build_objective(
-        card.objective,
-        card.layout,
-        tokenizer.mask_id,
-        card.model.modules,
-        cfg.algo.t_min,
-        cfg.algo.t_max,
-        cfg.algo.schedule,
-    )
+    objective = build.build_training_objective(cfg, card, tokenizer)
     findings = [*check_mask(card.layout)]
     train, valid = build.load_training_examples(cfg)
     findings += [

@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true")  # fmt: skip
     repair = parser.add_argument_group("repair: a plan like this is asked for again")
     model = repair  # what add() adds to, from here on
-    add("max_numbers", "more numbers in digits (default: 0)", type=int)
+    add("max_numbers", "more numbers in digits (default: 0; constrained plans have none)", type=int)
     add("min_words", "fewer words (default: 8)", type=int)
     add("max_words", "more words (default: 120)", type=int)
     add("max_retries", "so many times; then the best attempt is kept and marked (default: 3)",

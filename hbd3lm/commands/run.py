@@ -256,15 +256,7 @@ def _train(cfg: DictConfig) -> int | None:
         raise UserError(f"run_dir: cannot make {run_dir}: {error.strerror}") from None
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
-    objective = build.build_objective(
-        card.objective,
-        card.layout,
-        tokenizer.mask_id,
-        card.model.modules,
-        cfg.algo.t_min,
-        cfg.algo.t_max,
-        cfg.algo.schedule,
-    )
+    objective = build.build_training_objective(cfg, card, tokenizer)
     documents = {}
     for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)

@@ -20,7 +20,7 @@ from typing import Any
 from hbd3lm.errors import UserError
 
 _VERSION = 2
-ENGINE_IDENTITY = ("model", "revision", "constrained")
+ENGINE_IDENTITY = ("model", "revision", "fingerprint", "constrained")
 """Of an engine's description: where these differ, another model answers."""
 _SYNC_SECONDS = 5.0  # a power cut may cost the plans of so many; a killed process costs none
 

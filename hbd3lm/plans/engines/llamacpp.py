@@ -15,6 +15,7 @@ from hbd3lm.plans.engines.loading import (
     check_gguf,
     check_positive,
     import_engine,
+    model_fingerprint,
     pick_constrained,
     reason,
 )
@@ -86,7 +87,7 @@ class LlamaCppEngine:
         self._described = {
             "engine": self.name,
             "model": str(model),
-            "size": path.stat().st_size,
+            "fingerprint": model_fingerprint(path),
             "max_model_len": max_model_len,
             "slots": slots,
             "seed": seed,

@@ -6,6 +6,7 @@ second and one message, not minutes and a traceback of the engine's.
 
 from __future__ import annotations
 
+import hashlib
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from hbd3lm.errors import UserError
 
 WITHOUT_MODEL = "--planner rules or --planner socratic need no language model"
 GGUF_MAGIC = b"GGUF"
+_ENDS = 1 << 20
 
 
 def import_engine(module: str, extra: str, what: str | None = None) -> ModuleType:
@@ -54,6 +56,28 @@ def check_positive(**values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: at least 1 is needed")
+
+
+def model_fingerprint(model: str | Path) -> str | None:
+    """16 hex digits that name the weights of a local model; None for a name on the hub.
+
+    Of names, sizes, first and last megabyte of its files: another model under the same path is
+    noticed without reading gigabytes.
+    """
+    path = Path(model)
+    if not path.exists():
+        return None
+    kinds = {".gguf", ".safetensors", ".bin", ".json"}
+    files = sorted(f for f in path.iterdir() if f.suffix in kinds) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
+            digest.update(content.read(_ENDS))
+            content.seek(max(0, size - _ENDS))
+            digest.update(content.read(_ENDS))
+    return digest.hexdigest()[:16]
 
 
 def is_gguf(path: Path) -> bool:

@@ -15,6 +15,7 @@ from hbd3lm.plans.engines.loading import (
     check_model,
     check_positive,
     import_engine,
+    model_fingerprint,
     no_chat_template,
     pick_constrained,
     reason,
@@ -114,6 +115,7 @@ class TransformersEngine:
             "engine": self.name,
             "model": model,
             "revision": revision,
+            "fingerprint": model_fingerprint(model),
             "dtype": str(self._network.dtype).removeprefix("torch."),
             "device": device,
             "batch": self._batch,
@@ -248,14 +250,26 @@ def _import_grammars(module: str) -> Any:
     return import_engine(module, "constrained", "--constrained on with --planner transformers")
 
 
+class _SpareBlanks:
+    """Forbids the tokens that are a lone blank, except where the grammar leaves nothing else."""
+
+    def __init__(self, blanks: list[int]) -> None:
+        self._blanks = blanks
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """``scores`` [rows, vocabulary], masked already."""
+        spared = scores.clone()
+        spared[:, self._blanks] = -float("inf")
+        stuck = spared.isneginf().all(1)
+        spared[stuck] = scores[stuck]
+        return spared
+
+
 def _mask_maker(xgrammar: Any, tokenizer: Any, network: Any) -> Any:
     """A function that makes the logits processors of one batch."""
-    from transformers import SuppressTokensLogitsProcessor
-
     vocabulary = network.config.get_text_config().vocab_size
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary)
     shape = xgrammar.GrammarCompiler(info).compile_regex(plan_regex())
     hf = _import_grammars("xgrammar.contrib.hf")
     blanks = lone_spaces(tokenizer.get_vocab())
-    device = network.device
-    return lambda: [hf.LogitsProcessor(shape), SuppressTokensLogitsProcessor(blanks, device)]
+    return lambda: [hf.LogitsProcessor(shape), _SpareBlanks(blanks)]

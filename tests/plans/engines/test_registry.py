@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hbd3lm.errors import UserError
-from hbd3lm.plans.engines.loading import check_gguf, check_model
+from hbd3lm.plans.engines.loading import check_gguf, check_model, model_fingerprint
 from hbd3lm.plans.engines.registry import ENGINES, load_engine
 
 NEEDED = {
@@ -125,3 +125,17 @@ def test_what_is_no_gguf_file_with_a_template_is_refused(tmp_path):
         check_gguf(str(path))
     path.write_bytes(b"GGUF....tokenizer.chat_template....")
     assert check_gguf(str(path)) == path
+
+
+def test_another_model_under_the_same_path_has_another_fingerprint(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"a" * 3_000_000)
+    first = model_fingerprint(folder)
+    assert first == model_fingerprint(str(folder)) and len(first) == 16
+    weights.write_bytes(b"a" * 2_999_999 + b"b")
+    assert model_fingerprint(folder) != first
+    assert model_fingerprint(weights) not in (None, first)
+    assert model_fingerprint("meta-llama/Meta-Llama-3-8B-Instruct") is None
