@@ -45,7 +45,7 @@ def laboratory_problems(
             f"laboratory problems: {train} for training and {test} held out were asked for; at "
             "least 1 of each is needed"
         )
-    drawn = 20 * count
+    drawn = min(_MOST_DRAWN, 20 * count)
     while True:
         small = {
             problem.question: problem
