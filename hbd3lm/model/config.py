@@ -45,6 +45,8 @@ class ModelConfig:
     """Base of the rotary position embedding (half-split convention)."""
     tie_embeddings: bool = True
     """The output head is the embedding table without its mask row."""
+    head_bias: bool = False
+    """A bias for every class of the output head (BD3-LM's DiT)."""
     dropout: float = 0.0
     """Dropout on the residual branches while training."""
     modules: str = "shared"

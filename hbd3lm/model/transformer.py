@@ -158,6 +158,9 @@ class Stack(nn.Module):
         self.head = None
         if not config.tie_embeddings:
             self.head = nn.Linear(config.dim, self.n_classes, bias=False)
+        self.output_bias = None
+        if config.head_bias:
+            self.output_bias = nn.Parameter(torch.zeros(self.n_classes))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -255,16 +258,21 @@ class Transformer(nn.Module):
     def cross_entropy(self, hidden: Tensor, targets: Tensor, module: str = SHARED) -> Tensor:
         """-log p(target) for every token, in nats: hidden [M, D], targets [M] -> float32 [M]."""
         stack = self.stacks[module]
-        return linear_cross_entropy(hidden, stack.output_table, targets, stack.n_classes)
+        return linear_cross_entropy(
+            hidden, stack.output_table, targets, stack.n_classes, stack.output_bias
+        )
 
     def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
         """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""
-        return F.linear(hidden, self.stacks[module].output_weight.type_as(hidden))
+        stack = self.stacks[module]
+        bias = None if stack.output_bias is None else stack.output_bias.type_as(hidden)
+        return F.linear(hidden, stack.output_weight.type_as(hidden), bias)
 
     def count_parameters(self, embeddings: bool = True) -> int:
         """Number of weights; without the embedding tables (and untied heads) if so asked."""
         return sum(
             parameter.numel()
             for name, parameter in self.named_parameters()
-            if embeddings or not (".embedding." in name or ".head." in name)
+            if embeddings
+            or not any(part in name for part in (".embedding.", ".head.", ".output_bias"))
         )
