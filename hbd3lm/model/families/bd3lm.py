@@ -11,10 +11,10 @@ always, so c is a constant, and folds away exactly:
 What is left is our transformer with LayerNorm, GELU and biases, without time conditioning.
 
 A checkpoint is a folder in the hub's format (``config.json``; all tensors under ``backbone.``), or
-a file of Lightning's (``.ckpt``), which holds the weights twice: the last step's by name, and their
-running average, ``ema.shadow_params``, as a list in the order of the network's parameters. The
-average is what their evaluation loads, and what is taken here. Compiled networks have ``_orig_mod.``
-in every name. The mask token is the last row of the embedding, as it is ours.
+a file of Lightning's (``.ckpt``), which holds the weights twice: the last step's by name, and
+their running average, ``ema.shadow_params``, as a list in the order of the network's parameters.
+The average is what their evaluation loads, and what is taken here. Compiled networks have
+``_orig_mod.`` in every name. The mask token is the last row of the embedding, as it is ours.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ FREQUENCIES = 128
 """Of the sinusoidal embedding of sigma: so many cosines, then as many sines."""
 LIBRARIES = ("omegaconf", "transformers", "tokenizers", "lightning", "pytorch_lightning", "typing")
 """Whose objects lie beside the weights in a Lightning file; they are read as empty shells."""
-PLAIN = ("builtins.dict", "builtins.list", "builtins.tuple", "builtins.int", "builtins.float",
-         "builtins.str", "builtins.bool", "collections.defaultdict", "pathlib.PosixPath")  # fmt: skip
+PLAIN = (
+    *(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool")),
+    "collections.defaultdict",
+    "pathlib.PosixPath",
+)
 """Further names in such a file, as types of settings."""
 NOT_WEIGHTS = (r"rotary_emb\..*", r"(block_diff_)?mask", r"sampling_eps_(min|max)", r"noise\..*")
 """Buffers of theirs that follow from the configuration, or say how they were trained."""
@@ -176,8 +179,8 @@ def _refuse_other_networks(sizes: Mapping[str, Any], path: Path, what: str) -> N
         )
     if sizes.get("causal"):
         raise UserError(
-            f"{what}: the network in {path} is causal, the autoregressive baseline of BD3-LM; use a "
-            "checkpoint of BD3-LM or MDLM"
+            f"{what}: the network in {path} is causal, the autoregressive baseline of BD3-LM; use "
+            "a checkpoint of BD3-LM or MDLM"
         )
 
 
