@@ -210,18 +210,23 @@ def _open_safetensors(path: Path, what: str) -> dict[str, Callable[[], Tensor]]:
     return {name: lambda name=name: file.get_tensor(name) for name in names}
 
 
-class _Shell:
-    """Stands in for an object of another library that a pickle describes: holds what it is given,
-    does nothing."""
+class Shell:
+    """Stands in for an object of another library that a pickle describes: does nothing.
 
-    def __new__(cls, *_: Any) -> _Shell:
+    Attributes:
+        state: what the pickle gives it for a state, plain values and shells.
+    """
+
+    state: Any = None
+
+    def __new__(cls, *_: Any) -> Shell:
         return super().__new__(cls)
 
     def __init__(self, *_: Any) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        self.state = state
 
 
 def read_pickle(path: Path, what: str, shells: Sequence[str] = ()) -> Any:
@@ -234,7 +239,7 @@ def read_pickle(path: Path, what: str, shells: Sequence[str] = ()) -> Any:
     Raises:
         UserError: damaged, or it asks for anything else than tensors, plain values and shells.
     """
-    allowed = [(type(name, (_Shell,), {}), name) for name in shells]
+    allowed = [(type(name, (Shell,), {}), name) for name in shells]
     try:
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on the protocol of a foreign pickle
