@@ -41,7 +41,7 @@ class ModuleParameters:
     mlp: int
     norms: int
     head: int
-    """0 where the embedding table is the head as well."""
+    """0 where the embedding table is the head as well and it has no bias."""
 
     @property
     def total(self) -> int:
@@ -60,14 +60,16 @@ def parameters_by_module(config: ModelConfig) -> dict[str, ModuleParameters]:
     F, up = config.resolved_hidden_dim, 2 if config.mlp == "swiglu" else 1
     attention = D * (q_width + kv_width) + q_width * D
     attention += q_width + kv_width if config.attention_bias else 0
+    attention += D if config.attention_out_bias else 0
     mlp = D * up * F + F * D + (up * F + D if config.mlp_bias else 0)
     norms = 2 * D + (2 * dh if config.qk_norm else 0)
+    head_rows = 0 if config.tie_embeddings else D
     one = ModuleParameters(
         embedding=config.vocab_size * D,
         attention=L * attention,
         mlp=L * mlp,
         norms=L * norms + D,
-        head=0 if config.tie_embeddings else (config.vocab_size - 1) * D,
+        head=(config.vocab_size - 1) * (head_rows + config.head_bias),
     )
     names = (SHARED,) if config.modules == "shared" else ("plan", "execution")
     return dict.fromkeys(names, one)

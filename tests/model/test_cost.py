@@ -41,7 +41,13 @@ LAYOUT = plan_execution_layout(8, 8, 12, 4, 4)
 FIELDS = {
     "plain": {},
     "swiglu, grouped keys": {"mlp": "swiglu", "n_heads": 4, "n_kv_heads": 2},
-    "biases, own head": {"attention_bias": True, "mlp_bias": True, "tie_embeddings": False},
+    "biases, own head": {
+        "attention_bias": True,
+        "attention_out_bias": True,
+        "mlp_bias": True,
+        "head_bias": True,
+        "tie_embeddings": False,
+    },
     "wide heads, layernorm": {"head_dim": 12, "norm": "layernorm", "qk_norm": False},
     "separate": {"modules": "separate"},
 }
@@ -69,6 +75,8 @@ def test_parameters_by_module_are_those_of_the_network(fields):
         for path, parameter in stack.named_parameters():
             if "norm" in path:
                 key = "norms"
+            elif path == "output_bias":
+                key = "head"
             else:
                 key = next(k for k in by_part if k in path)
             by_part[key] += parameter.numel()
