@@ -246,7 +246,11 @@ def token_operations(config: ModelConfig) -> tuple[int, int, int]:
 
 
 def pass_operations(
-    config: ModelConfig, tokens: float, pairs: float, predicted: float | None
+    config: ModelConfig,
+    tokens: float,
+    pairs: float,
+    predicted: float | None,
+    last: tuple[float, float] | None = None,
 ) -> Operations:
     """One call of the network.
 
@@ -255,17 +259,20 @@ def pass_operations(
         pairs: (query, key) pairs of one block's attention.
         predicted: tokens of which logits are made, and for which alone the last block's output
             and MLP run; None: the pass ends at the last block's keys (``keys_only``).
+        last: queries that the last block makes, and their pairs, where those are fewer.
     """
     query, key_value, rest = token_operations(config)
-    depth, width = config.n_layers, config.n_heads * config.resolved_head_dim
-    inner = depth - 1  # blocks that run whole
-    layers = inner if predicted is None else depth
-    matrices = tokens * (depth * key_value + layers * query + inner * rest)
+    width = 4 * config.n_heads * config.resolved_head_dim  # operations of a pair
+    inner = config.n_layers - 1  # blocks that run whole
+    matrices = tokens * (key_value + inner * (query + key_value + rest))
+    attention = inner * width * pairs
     head = 0.0
     if predicted is not None:
-        matrices += predicted * rest
+        queries, last_pairs = last or (tokens, pairs)
+        matrices += queries * query + predicted * rest
+        attention += width * last_pairs
         head = predicted * 2 * config.dim * (config.vocab_size - 1)
-    return Operations(matrices, layers * 4 * width * pairs, head)
+    return Operations(matrices, attention, head)
 
 
 def forward_operations(config: ModelConfig, parts: Iterable[PartShape]) -> Operations:
@@ -402,7 +409,9 @@ def sampling_cost(
                 run = pending + size
                 left = size - step * size // n_steps
                 predicted = left if asked == "masked" else 1
-                total += pass_operations(config, run, run * (cached + run), predicted)
+                keys = cached + run
+                last = (predicted, predicted * keys)
+                total += pass_operations(config, run, run * keys, predicted, last)
                 evaluations, tokens = evaluations + 1, tokens + run
                 cached, pending = cached + pending, 0
             pending = size
@@ -411,7 +420,7 @@ def sampling_cost(
 
 def _next_token_cost(config: ModelConfig, problem: Lengths) -> SamplingCost:
     n, q = sum(problem.segments), problem.question
-    total = pass_operations(config, q, q * q, 1)
+    total = pass_operations(config, q, q * q, 1, (1, q))
     for seen in range(q + 1, q + n):
         total += pass_operations(config, 1, seen, 1)
     return SamplingCost(total, n, q + n - 1)
