@@ -285,13 +285,13 @@ def flatten(batch) -> list[tuple]:
     """What a batch says of each document, without padding and row order."""
     part = batch.batch.parts[0]
     rows = []
-    for i in range(len(part.targets)):
+    for i in range(len(part.prediction.targets)):
         real = ~part.noisy.is_padding[i]
         rows.append(
             (
                 tuple(part.clean.ids[i][~part.clean.is_padding[i]].tolist()),
                 tuple(part.noisy.ids[i][real].tolist()),
-                tuple(part.weight[i][real].tolist()),
+                tuple(part.prediction.weight[i][real].tolist()),
             )
         )
     return rows
