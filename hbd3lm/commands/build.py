@@ -49,6 +49,20 @@ class HierarchicalConfig:
     """Tokens of the execution denoised together."""
     modules: str = "shared"
     """``shared`` or ``separate`` weights for plan and execution."""
+    match: str = "operations"
+    """``separate``: two modules of the model's sizes, which cost a token as many ``operations`` as
+    a shared one; or narrower ones that hold as many ``parameters``."""
+
+    def __post_init__(self) -> None:
+        if self.match not in ("operations", "parameters"):
+            raise UserError(
+                f"hierarchical.match={self.match}: choose one of operations, parameters"
+            )
+        if self.match == "parameters" and self.modules == "shared":
+            raise UserError(
+                "hierarchical.match=parameters is for hierarchical.modules=separate: a shared "
+                "model has no other to be matched with"
+            )
 
 
 @dataclass(frozen=True)
@@ -175,10 +189,14 @@ def build_layout(cfg: DictConfig) -> Layout:
 
 
 def build_model_config(cfg: DictConfig, vocab_size: int) -> ModelConfig:
+    """The network's sizes: those of ``model``, or matched ones (``hierarchical.match``)."""
     from hbd3lm.model.config import ModelConfig
+    from hbd3lm.model.match import match_parameters
 
-    extra = {"vocab_size": vocab_size, "modules": cfg.hierarchical.modules}
-    return typed(ModelConfig, {**cfg.model, **extra}, "model")
+    h = typed(HierarchicalConfig, cfg.hierarchical, "hierarchical")
+    extra = {"vocab_size": vocab_size, "modules": h.modules}
+    config = typed(ModelConfig, {**cfg.model, **extra}, "model")
+    return match_parameters(config) if h.match == "parameters" else config
 
 
 def build_training_objective(

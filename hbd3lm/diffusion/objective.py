@@ -7,7 +7,7 @@ layouts of :class:`BlockDiffusion`; ``ar`` is :class:`Autoregressive`, with or w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,15 +49,29 @@ class Objective(Protocol):
         """Documents and their noise as a batch; ``rows`` None: one document a row."""
 
 
-def negative_log_likelihood(net: Transformer, batch: Batch) -> Tensor:
+def negative_log_likelihood(
+    net: Transformer, batch: Batch, frozen: Container[str] = ()
+) -> Tensor:
     """Weighted cross-entropy of every document and segment: float32 [documents, segments].
 
     For diffusion this is an unbiased estimate of the NELBO, for ``ar`` the exact NLL, in nats.
+
+    Args:
+        frozen: modules whose weights are constants, when it is the gradient that is asked for.
+            Losses in which no other weight takes part are left out (0): a frozen plan module only
+            runs its clean tokens, for the keys that the execution reads. A frozen execution
+            module runs: its loss depends on the plan module, through those keys.
     """
     n_documents, n_segments = batch.real_tokens.shape
     total = torch.zeros(n_documents * n_segments, device=batch.real_tokens.device)
     past = None
+    learning = False  # has any part so far weights that are no constants?
     for part in batch.parts:
+        learning = learning or part.module not in frozen
+        if not learning:
+            with torch.no_grad():
+                _, past = net(part.clean, past, part.module, keys_only=True)
+            continue
         streams = [part.clean] if part.noisy is None else [part.clean, part.noisy]
         # Both streams looked up at once: each look-up has a gradient as large as the table.
         x = net.embed(torch.cat([stream.ids for stream in streams], 1), part.module)

@@ -16,7 +16,7 @@ Shapes: S segments, B the largest block, I intervals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -205,10 +205,11 @@ def gradient_variance(
     draws: int,
     seed: int,
     step: int = 0,
+    frozen: Container[str] = (),
 ) -> GradientVariance:
     """Draw the training noise of ``documents`` ``draws`` (at least 2) times, and compare gradients.
 
-    Neither gradients nor the mode of ``net`` are changed.
+    Neither gradients nor the mode of ``net`` are changed. ``frozen`` modules have no gradient.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
     total = sum(int(document.real.sum()) for document in documents)
@@ -219,7 +220,7 @@ def gradient_variance(
             rng = np.random.default_rng([seed, 4, draw])
             noises = objective.training_noise(list(documents), rng, step)
             batch = objective.assemble(documents, noises).to(parameters[0].device)
-            loss = negative_log_likelihood(net, batch).sum() / total
+            loss = negative_log_likelihood(net, batch, frozen).sum() / total
             for sum_, gradient in zip(mean, torch.autograd.grad(loss, parameters)):
                 squares += float(gradient.double().square().sum()) / draws
                 sum_ += gradient.double() / draws
