@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +98,10 @@ def find(cfg: DictConfig) -> list[Finding]:
     device = resolve_device(where.accelerator)
     config = config.for_processes(count_processes(where, device))
     seed = build.read_seed(cfg)
+    source = build.resolve_pretrained(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
+    if source is not None:
+        build.check_vocabulary(source, tokenizer)
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
     check_freeze(config, card)
@@ -116,7 +119,10 @@ def find(cfg: DictConfig) -> list[Finding]:
     if findings[-2].status == FAIL:
         return findings  # the steps below would only prove it
     try:
-        trial = Trial(cfg, card, objective, documents, config, seed, device)
+        trial = Trial(
+            cfg, card, objective, documents, config, seed, device,
+            source and (lambda net: build.fill_pretrained(net, source, tokenizer, seed)),
+        )  # fmt: skip
         findings += [
             trial.check_time(len(valid)),
             trial.check_precision(),
@@ -355,6 +361,7 @@ class Trial:
         config,
         seed: int,
         device: str,
+        fill: Callable[[Transformer], object] | None = None,
     ) -> None:
         import torch
 
@@ -372,6 +379,8 @@ class Trial:
         self.net: Transformer = Transformer(card.model, cfg.trainer.attention)
         if config.init_from is not None:
             start_from(config.init_from, self.net, card)
+        elif fill is not None:
+            fill(self.net)
         self.frozen = () if config.freeze is None else (config.freeze,)
         for module in self.frozen:
             freeze(self.net, module)

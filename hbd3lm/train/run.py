@@ -89,13 +89,15 @@ def train(
     run_dir: str | Path,
     seed: int,
     on_start: Callable[[], None] = lambda: None,
+    fill: Callable[[], dict[str, str]] | None = None,
 ) -> dict:
     """Train, or go on training, and return the summary also written to ``train_summary.json``.
 
     The folder ends up with ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt`` (lowest
     validation NELBO) and ``logs/``. A run that was interrupted goes on as if it had not been.
     ``on_start`` is called by the main process once the folder is found fit for this run.
-    ``training.init_from`` is read where a run begins, not where one goes on.
+    ``training.init_from`` is read where a run begins, not where one goes on; so is ``fill``
+    called, which gives ``net`` other weights and says where they are from.
 
     Raises:
         UserError: the folder holds a run with other settings, the machine lacks what ``trainer``
@@ -141,7 +143,10 @@ def train(
     )
     found = find_checkpoint(folder)
     if found is None:
-        started_from = start_from(config.init_from, net, card) if config.init_from else None
+        if config.init_from is not None:
+            started_from = start_from(config.init_from, net, card)
+        else:
+            started_from = fill() if fill is not None else None
     else:
         started_from = found.card.settings.get("started_from")
         _check_settings(found, card, config, trainer_config, run_dir)

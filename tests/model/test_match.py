@@ -124,7 +124,9 @@ def allowed_pairs(batch) -> int:
 
 @torch.no_grad()
 @pytest.mark.parametrize("modules", ["shared", "separate"])
-@pytest.mark.parametrize("family", [{}, {"mlp": "swiglu", "n_kv_heads": 1, "tie_embeddings": False}])
+@pytest.mark.parametrize(
+    "family", [{}, {"mlp": "swiglu", "n_kv_heads": 1, "tie_embeddings": False}]
+)
 def test_operations_of_a_token_are_those_that_torch_counts(family, modules):
     config = ModelConfig(VOCABULARY, 16, 3, 2, modules=modules, **family)
     net = Transformer(config)

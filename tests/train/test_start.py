@@ -353,8 +353,9 @@ def test_a_resumed_run_needs_what_it_started_from_no_more(tmp_path, source):
         fine_tune(tmp_path / "run", gone, freeze="plan", checkpoint_every=2)
     shutil.rmtree(gone)
     summary = fine_tune(tmp_path / "run", gone, freeze="plan", checkpoint_every=2)
-    assert summary["started_from"] == (
-        final_state(tmp_path / "whole")["hbd3lm"]["settings"]["started_from"]
+    assert (
+        summary["started_from"]
+        == (final_state(tmp_path / "whole")["hbd3lm"]["settings"]["started_from"])
     )
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 

@@ -45,6 +45,7 @@ class Pretrained:
         max_len: most tokens a text may have; None: any.
         read_stack: its tensors by their names in a :class:`Stack`; takes the full configuration.
         mask_id: the row of its own mask token, behind those of text; None: it has none.
+        tokenizer: name of the one it was trained with, where its folder holds none.
         note: which of several sets of weights in a file are taken; None: there is one.
     """
 
@@ -56,6 +57,7 @@ class Pretrained:
     read_stack: Callable[[ModelConfig], dict[str, Tensor]]
     mask_id: int | None = None
     note: str | None = None
+    tokenizer: str | None = None
 
 
 def read_pretrained(path: Path, what: str = "model.path") -> Pretrained:
