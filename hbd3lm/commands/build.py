@@ -15,7 +15,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hbd3lm.data.tokenizer import MASK, SPECIAL_TOKENS
+from hbd3lm.data.tokenizer import FILL, MASK, SEGMENT_END, SPECIAL_TOKENS
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -269,6 +269,10 @@ def fill_pretrained(
 ) -> dict[str, str]:
     """Give ``net`` the weights of ``source``; see :func:`fill_network`.
 
+    The ends of question and plan start as a line end, that of the execution and the fill as the
+    checkpoint's end of text, and the mask as the mean of all tokens: of the starts tried, those
+    with the lowest loss before any training.
+
     Returns:
         for the run's card: ``path`` of the weights and their ``fingerprint``.
     """
@@ -276,8 +280,11 @@ def fill_pretrained(
     from hbd3lm.model.families.pretrained import fill_network
 
     end = source.end_ids[0] if source.end_ids else None
-    starts = [None if token == MASK else end for token in SPECIAL_TOKENS]
-    fill_network(net, source, starts, seed)
+    line = tokenizer.encode("\n")
+    line_end = line[0] if len(line) == 1 else end
+    starts = {FILL: end, **dict.fromkeys(SEGMENT_END.values(), line_end), MASK: None}
+    starts[SEGMENT_END["execution"]] = end
+    fill_network(net, source, [starts[token] for token in SPECIAL_TOKENS], seed)
     return {"path": str(source.path), "fingerprint": fingerprint_weights(net)}
 
 
