@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hbd3lm.model.batch import Batch
+from hbd3lm.model.batch import Batch, Prediction
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cross_entropy import keeps_logits
 from hbd3lm.model.layout import Layout
@@ -86,6 +86,8 @@ class PartShape:
         clean, noisy: tokens of each stream; ``noisy`` is 0 for next-token prediction.
         predicted: tokens that the last block's output, its MLP and the head run for.
         clean_pairs, noisy_pairs: (query, key) pairs of each stream's attention.
+        ahead: tokens that clean ones predict beside a noisy stream (a shifted head); None: the
+            clean pass ends at the last block's keys.
     """
 
     clean: float
@@ -93,6 +95,7 @@ class PartShape:
     predicted: float
     clean_pairs: float
     noisy_pairs: float
+    ahead: float | None = None
 
 
 def shapes_of_batch(batch: Batch, read: bool = False) -> tuple[PartShape, ...]:
@@ -118,12 +121,17 @@ def shapes_of_batch(batch: Batch, read: bool = False) -> tuple[PartShape, ...]:
             PartShape(
                 clean=part.clean.ids.numel(),
                 noisy=noisy,
-                predicted=int((part.weight > 0).sum()),
+                predicted=_count(part.prediction),
                 clean_pairs=pairs[0],
                 noisy_pairs=pairs[1] if noisy else 0,
+                ahead=None if part.ahead is None else _count(part.ahead),
             )
         )
     return tuple(shapes)
+
+
+def _count(prediction: Prediction) -> int:
+    return int((prediction.weight > 0).sum())
 
 
 @dataclass(frozen=True)
@@ -284,7 +292,7 @@ def forward_operations(config: ModelConfig, parts: Iterable[PartShape]) -> Opera
     total = Operations()
     for part in parts:
         if part.noisy:
-            total += pass_operations(config, part.clean, part.clean_pairs, None)
+            total += pass_operations(config, part.clean, part.clean_pairs, part.ahead)
             total += pass_operations(config, part.noisy, part.noisy_pairs, part.predicted)
         else:
             total += pass_operations(config, part.clean, part.clean_pairs, part.predicted)
@@ -305,7 +313,8 @@ def backward_operations(
     if not recomputed:
         return twice
     n_classes = config.vocab_size - 1
-    again = sum(p.predicted for p in parts if not keeps_logits(int(p.predicted), n_classes))
+    predicted = [int(p.predicted + (p.ahead or 0)) for p in parts]
+    again = sum(n for n in predicted if not keeps_logits(n, n_classes))
     return twice + Operations(head=again * 2 * config.dim * n_classes)
 
 
