@@ -45,6 +45,10 @@ VERBS: dict[str, Verb] = {
     "ppl_eval": Verb("perplexity of plans and executions"),
     "sample_eval": Verb("generate for a split: accuracy, own plans, speed"),
     "sample": Verb("solve one problem: sampling.question='...'"),
+    "view": Verb(
+        "make a page of sampled problems: watch them being solved, edit plans",
+        "hbd3lm.commands.view",
+    ),
     "export": Verb(
         "write a model as a folder that transformers and hbd3lm load", "hbd3lm.commands.export"
     ),
