@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,14 @@ class RunFacts:
         command: the training command, a line to paste.
         summary: the run's ``train_summary.json``, or nothing.
         results: the content of each evaluation of this very checkpoint, by file name.
+        plans: rows (what, value) on where the plans it was trained on come from.
     """
 
     name: str
     command: str
     summary: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plans: Sequence[tuple[str, str]] = ()
 
 
 def model_card(card: ModelCard, facts: RunFacts, parameters: int) -> str:
@@ -92,7 +94,7 @@ tokenizer = AutoTokenizer.from_pretrained("PATH OR ID OF THIS MODEL", trust_remo
 ```bash
 {facts.command}
 ```
-
+{_plans(facts)}
 ## Results
 
 {_results(facts)}
@@ -153,6 +155,11 @@ def _training(card: ModelCard, facts: RunFacts, data_name: str) -> str:
             f"({'exact' if card.objective == 'autoregressive' else 'NELBO'})."
         )
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _plans(facts: RunFacts) -> str:
+    """The section on the plans, or nothing."""
+    return f"\n## Plans\n\n{_table(list(facts.plans))}\n" if facts.plans else ""
 
 
 def _results(facts: RunFacts) -> str:
