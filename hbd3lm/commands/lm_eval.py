@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-
 HELP = """usage: hbd3lm lm_eval FLAGS ...
 
 lm-evaluation-harness (the extra lm-eval) with the model type hbd3lm, which `lm_eval` alone does not
@@ -14,7 +13,7 @@ know. All flags are its own (see lm_eval --help), e.g.
   hbd3lm lm_eval --model hbd3lm --model_args pretrained=DIR --tasks gsm8k --batch_size auto
 
 --model_args: pretrained=DIR (an exported folder, a checkpoint file, a model of the hub), draws=16
-(of the noise, for likelihoods), and sampling settings: method, steps, threshold, precision, seed."""
+(of the noise, for likelihoods), sampling settings: method, steps, threshold, precision, seed."""
 
 
 def build_parser() -> argparse.ArgumentParser:
