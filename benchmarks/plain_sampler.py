@@ -27,14 +27,23 @@ Stretch = tuple[str, list[int], list[int], bool]
 
 
 def full_forward(net: Transformer, stretches: list[Stretch]) -> torch.Tensor:
-    """Hidden states [L, D] of the last module's tokens; earlier modules first, as in training."""
+    """Hidden states [L, D] of the last module's tokens; earlier modules first, as in training.
+
+    Of a shifted network a later module begins with the token before its own.
+    """
     past, hidden, position = None, None, 0
+    if net.config.causal_context:
+        stretches = count_tokens(stretches)
     modules = list(dict.fromkeys(module for module, *_ in stretches))
     for module in modules:
         mine = [stretch for stretch in stretches if stretch[0] == module]
         ids = [i for _, some, _, _ in mine for i in some]
         block = [b for _, _, some, _ in mine for b in some]
         noisy = [flag for _, some, _, flag in mine for _ in some]
+        if net.config.shift and past is not None:
+            _, some, of_some, _ = [s for s in stretches if s[0] != module and not s[3]][-1]
+            ids, block, noisy = [some[-1], *ids], [of_some[-1], *block], [False, *noisy]
+            position -= 1
         tags = Tags(
             torch.zeros(1, len(ids), dtype=torch.long), torch.tensor([noisy]), torch.tensor([block])
         )
@@ -42,6 +51,16 @@ def full_forward(net: Transformer, stretches: list[Stretch]) -> torch.Tensor:
         hidden, past = net(Tokens(torch.tensor([ids]), positions, tags), past, module)
         position += len(ids)
     return hidden[0]
+
+
+def count_tokens(stretches: list[Stretch]) -> list[Stretch]:
+    """The same with ordinals that count tokens; a noisy block has that of its first one."""
+    counted, n = [], 0
+    for module, ids, _, noisy in stretches:
+        ordinals = [n] * len(ids) if noisy else list(range(n, n + len(ids)))
+        counted.append((module, ids, ordinals, noisy))
+        n += len(ids)
+    return counted
 
 
 @torch.inference_mode()
@@ -85,6 +104,8 @@ def plain_sample(
                 while ids.mask in block:
                     noisy = (module, block, [ordinal] * len(block), True)
                     hidden = full_forward(net, [*clean, noisy])
+                    if net.config.shift:  # the token before predicts
+                        hidden = hidden[:-1]
                     sample.evaluations += 1
                     here = (prompt.problem, ordinal, step)
                     if logits_everywhere:

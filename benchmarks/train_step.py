@@ -286,7 +286,7 @@ class Bench:
             else:
                 part = batch.parts[0]
                 rows, clean = part.clean.ids.shape
-                asked = int((part.weight > 0).sum())
+                asked = int((part.prediction.weight > 0).sum())
                 total += ragged_flops(self.config, rows, clean, part.noisy.ids.shape[1], asked)
         return 3 * total / len(self.batches)
 

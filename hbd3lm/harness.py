@@ -236,9 +236,7 @@ class HarnessModel(LM):
                     f"the task's text {example.execution[:60]!r} is longer than the {cap} tokens "
                     "of the model's executions, so it has no likelihood"
                 )
-        objective = build_objective(
-            card.objective, card.layout, tokenizer.mask_id, card.model.modules
-        )
+        objective = build_objective(card.objective, card.layout, tokenizer.mask_id, card.model)
         config = self._settings({})
         documents = build_documents(examples, tokenizer, card.layout, LOG.warning)
         nats, _ = score_documents(

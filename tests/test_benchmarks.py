@@ -91,7 +91,7 @@ def test_counted_flops_are_those_of_torchs_own_counter(changes):
     noises = objective.training_noise(documents, np.random.default_rng(0))
     batch = objective.assemble(documents, noises)
     part = batch.parts[0]
-    asked = int((part.weight > 0).sum())
+    asked = int((part.prediction.weight > 0).sum())
     shape = (*part.clean.ids.shape, part.noisy.ids.shape[1], asked)
     expected = 3 * train_step.ragged_flops(net.config, *shape)
     assert counted_flops(lambda: negative_log_likelihood(net, batch).sum()) == expected

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +90,7 @@ def find(cfg: DictConfig) -> list[Finding]:
     )
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
     where = build.typed(TrainerConfig, cfg.trainer, "trainer")
@@ -97,9 +98,13 @@ def find(cfg: DictConfig) -> list[Finding]:
     device = resolve_device(where.accelerator)
     config = config.for_processes(count_processes(where, device))
     seed = build.read_seed(cfg)
+    source = build.resolve_pretrained(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
+    if source is not None:
+        build.check_vocabulary(source, tokenizer)
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
+    check_freeze(config, card)
     findings = [*check_mask(card.layout)]
     train, valid = build.load_training_examples(cfg)
     findings += [
@@ -114,7 +119,10 @@ def find(cfg: DictConfig) -> list[Finding]:
     if findings[-2].status == FAIL:
         return findings  # the steps below would only prove it
     try:
-        trial = Trial(cfg, card, objective, documents, config, seed, device)
+        trial = Trial(
+            cfg, card, objective, documents, config, seed, device,
+            source and (lambda net: build.fill_pretrained(net, source, tokenizer, seed)),
+        )  # fmt: skip
         findings += [
             trial.check_time(len(valid)),
             trial.check_precision(),
@@ -353,6 +361,7 @@ class Trial:
         config,
         seed: int,
         device: str,
+        fill: Callable[[Transformer], object] | None = None,
     ) -> None:
         import torch
 
@@ -361,12 +370,21 @@ class Trial:
         from hbd3lm.model.transformer import Transformer
         from hbd3lm.train.data import TrainingBatches
         from hbd3lm.train.optim import make_optimizer
+        from hbd3lm.train.start import freeze, start_from
 
         torch.manual_seed(seed)
         self.config, self.device, self.objective = config, device, objective
         self.documents, self.seed = documents, seed
         self.mixed = resolve_precision(cfg.trainer.precision) == "bf16-mixed"
-        self.net: Transformer = Transformer(card.model, cfg.trainer.attention).to(device)
+        self.net: Transformer = Transformer(card.model, cfg.trainer.attention)
+        if config.init_from is not None:
+            start_from(config.init_from, self.net, card)
+        elif fill is not None:
+            fill(self.net)
+        self.frozen = () if config.freeze is None else (config.freeze,)
+        for module in self.frozen:
+            freeze(self.net, module)
+        self.net.to(device)
         optimizer = make_optimizer(self.net, config)
         batches = TrainingBatches(documents, objective, config, seed)
         self.seconds: list[float] = []
@@ -377,7 +395,8 @@ class Trial:
             before = time.perf_counter()
             item = batches[step].to(device)
             with torch.autocast(device, torch.bfloat16, enabled=self.mixed):
-                loss = negative_log_likelihood(self.net, item.batch).sum() / item.denominator
+                losses = negative_log_likelihood(self.net, item.batch, self.frozen)
+                loss = losses.sum() / item.denominator
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.grad_clip or math.inf)
             optimizer.step()
@@ -422,9 +441,11 @@ class Trial:
         tokens = float(batch.real_tokens.sum())
         self.net.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=mixed):
-            loss = negative_log_likelihood(self.net.eval(), batch).sum() / tokens
+            losses = negative_log_likelihood(self.net.eval(), batch, self.frozen)
+            loss = losses.sum() / tokens
         loss.backward()
-        found = {n: p.grad.detach().double() for n, p in self.net.named_parameters()}
+        learning = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
+        found = {n: p.grad.detach().double() for n, p in learning}
         self.net.zero_grad()
         return float(loss.detach()), found
 

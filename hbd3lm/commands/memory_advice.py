@@ -38,6 +38,7 @@ class TrainingNeeds:
         shape: the largest batch of one process.
         total_len: most tokens of a problem; ``targets``: of these, after the question.
         options: keyword arguments of :func:`hbd3lm.model.memory.estimate_training`.
+        match: ``hierarchical.match``.
     """
 
     model: ModelConfig
@@ -45,6 +46,7 @@ class TrainingNeeds:
     total_len: int
     targets: int
     options: dict
+    match: str = "operations"
 
     def estimate(self) -> MemoryEstimate:
         from hbd3lm.model.memory import estimate_training
@@ -101,6 +103,7 @@ def training_needs(
             "device": device,
             "processes": count_processes(cfg.trainer, device),
         },
+        cfg.hierarchical.match,
     )
 
 
@@ -223,26 +226,25 @@ def _weights(model: ModelConfig) -> int:
     return count_weights(model)[0]
 
 
-def named_models(model: ModelConfig) -> dict[str, ModelConfig]:
+def named_models(model: ModelConfig, match: str = "operations") -> dict[str, ModelConfig]:
     """The sizes of ``configs/model`` with the vocabulary and modules of ``model``."""
     from hbd3lm.commands import build
     from hbd3lm.commands.run import CONFIGS
-    from hbd3lm.model.config import ModelConfig
 
-    extra = {"vocab_size": model.vocab_size, "modules": model.modules}
-    return {
-        name: build.typed(
-            ModelConfig, {**OmegaConf.load(f"{CONFIGS}/model/{name}.yaml"), **extra}, "model"
-        )
-        for name in SIZES
-    }
+    def sized(name: str) -> ModelConfig:
+        cfg = OmegaConf.load(f"{CONFIGS}/config.yaml")
+        cfg.model = OmegaConf.load(f"{CONFIGS}/model/{name}.yaml")
+        cfg.hierarchical = {"modules": model.modules, "match": match}
+        return build.build_model_config(cfg, model.vocab_size)
+
+    return {name: sized(name) for name in SIZES}
 
 
 def training_remedy(needs: TrainingNeeds, available: int) -> str:
     """One line: the estimate, what there is, and what to lower."""
     from hbd3lm.model.memory import gib
 
-    advice = advise(needs, available, named_models(needs.model))
+    advice = advise(needs, available, named_models(needs.model, needs.match))
     lower = "lower one of: " + "; ".join(advice) if advice else "use a machine with more memory"
     return (
         f"a step with the longest {needs.shape.rows} problems is estimated at {needs.estimate()}, "

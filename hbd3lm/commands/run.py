@@ -245,6 +245,7 @@ def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
     where = build.typed(TrainerConfig, cfg.trainer, "trainer")
@@ -255,25 +256,31 @@ def _train(cfg: DictConfig) -> int | None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run_dir: cannot make {run_dir}: {error.strerror}") from None
+    source = build.resolve_pretrained(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
+    if source is not None:
+        build.check_vocabulary(source, tokenizer)
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
+    check_freeze(config, card)
     documents = {}
     for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)
 
     import torch
 
+    from hbd3lm.model.match import operations_per_token
     from hbd3lm.model.transformer import Transformer
-    from hbd3lm.train.preemption import EXIT_STATUS, Preempted
+    from hbd3lm.train.preemption import EXIT_STATUS, Preempted, leave_processes
     from hbd3lm.train.run import train as run_training
 
     torch.manual_seed(seed)
     with explain_training(cfg, card.model, card.layout, documents["train"]):
         net = Transformer(card.model, where.attention)
     print(
-        f"model: {cfg.model.name}, {net.count_parameters():,} parameters "
-        f"({net.count_parameters(embeddings=False):,} without embeddings); "
+        f"model: {_name_model(cfg)}, {net.count_parameters():,} parameters "
+        f"({net.count_parameters(embeddings=False):,} without embeddings), "
+        f"{operations_per_token(card.model) / 1e6:,.1f} million operations a token; "
         f"{len(documents['train'])} problems, {len(documents['valid'])} held out; "
         f"layout {_describe(card.layout)}"
     )
@@ -296,6 +303,7 @@ def _train(cfg: DictConfig) -> int | None:
                 run_dir,
                 seed,
                 describe_run,
+                source and (lambda: build.fill_pretrained(net, source, tokenizer, seed)),
             )
     except Preempted as stop:
         print(
@@ -305,6 +313,8 @@ def _train(cfg: DictConfig) -> int | None:
             flush=True,
         )
         return EXIT_STATUS
+    finally:
+        leave_processes()
     if build.get_rank():
         return None
     if "csv" in where.loggers:
@@ -323,6 +333,15 @@ def _same_place(cfg: DictConfig) -> list[str]:
         "data.dir": cfg.data.dir, "data.test_path": cfg.data.test_path, "run_dir": cfg.run_dir
     }  # fmt: skip
     return found + [f"{key}={override_value(str(p))}" for key, p in places.items() if p is not None]
+
+
+def _name_model(cfg: DictConfig) -> str:
+    """Its name, and of separate modules in what they equal the shared model of that name."""
+    h, freeze = cfg.hierarchical, cfg.training.freeze
+    text = cfg.model.name
+    if h.modules == "separate":
+        text += f" with separate modules (as many {h.match} as shared)"
+    return text + (f", {freeze} frozen" if freeze else "")
 
 
 def _describe(layout: Layout) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +40,25 @@ class Tokens:
         return self.tags.document < 0
 
 
+class Prediction(NamedTuple):
+    """What each token of a stream predicts; tensors [N, L].
+
+    Attributes:
+        targets: ids.
+        weight: float32 weight of the token's cross-entropy; 0 where nothing is predicted.
+        segment: index into ``layout.segments`` of the target.
+        block: ordinal of the target's block, 1 for the first predicted one.
+    """
+
+    targets: Tensor
+    weight: Tensor
+    segment: Tensor
+    block: Tensor
+
+    def to(self, device: torch.device | str) -> Prediction:
+        return Prediction(*(t.to(device, non_blocking=True) for t in self))
+
+
 @dataclass(frozen=True)
 class Part:
     """The tokens one module runs: clean and noisy stream, and what is to be predicted.
@@ -50,29 +70,35 @@ class Part:
         module: name of the stack that runs it.
         clean: x_0 stream [N, Lc]; for the autoregressive objective the only stream.
         noisy: x_t stream [N, Ln], or None.
-        targets: [N, L] ids to predict at the positions of ``noisy`` (else of ``clean``).
-        weight: [N, L] float32 weight of each token's cross-entropy; 0 where nothing is predicted.
-        segment: [N, L] index into ``layout.segments`` of each target.
+        prediction: what the tokens of ``noisy`` (else of ``clean``) predict.
+        ahead: beside a noisy stream, what those of ``clean`` predict: under a shifted head, the
+            first tokens of blocks; None: nothing.
     """
 
     module: str
     clean: Tokens
     noisy: Tokens | None
-    targets: Tensor
-    weight: Tensor
-    segment: Tensor
+    prediction: Prediction
+    ahead: Prediction | None = None
 
     @property
     def predicting(self) -> Tokens:
-        """The stream whose hidden states the loss reads."""
+        """The stream whose hidden states the loss reads (beside those of ``ahead``)."""
         return self.clean if self.noisy is None else self.noisy
+
+    @property
+    def predictions(self) -> list[tuple[Tokens, Prediction]]:
+        """Streams and what they predict, in the order they run."""
+        first = [] if self.ahead is None else [(self.clean, self.ahead)]
+        return [*first, (self.predicting, self.prediction)]
 
     def to(self, device: torch.device | str) -> Part:
         return Part(
             self.module,
             self.clean.to(device),
             None if self.noisy is None else self.noisy.to(device),
-            *(t.to(device, non_blocking=True) for t in (self.targets, self.weight, self.segment)),
+            self.prediction.to(device),
+            None if self.ahead is None else self.ahead.to(device),
         )
 
 
@@ -132,3 +158,8 @@ def as_tokens(stacked: dict[str, Tensor]) -> Tokens:
     """The token fields of :func:`stack_rows`."""
     tags = Tags(stacked["document"], stacked["noisy"], stacked["block"])
     return Tokens(stacked["ids"], stacked["position"], tags)
+
+
+def as_prediction(stacked: dict[str, Tensor]) -> Prediction:
+    """What rides along in :func:`stack_rows`: ``target, weight, segment, target_block``."""
+    return Prediction(*(stacked[key] for key in ("target", "weight", "segment", "target_block")))

@@ -200,7 +200,7 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCa
     if not path.is_file():
         raise UserError(
             f"{what}: no such file: {path}; train first (python main.py mode=train), or give "
-            "checkpoint=FILE.ckpt"
+            f"{_key(what)}=FILE.ckpt"
         )
     damage = (RuntimeError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError, OSError)
     try:
@@ -217,7 +217,7 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCa
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedCheckpointError(
             f"{what}: {path} is damaged or no checkpoint ({reason}); use another one of that run"
-            f"{_others(path)}"
+            f"{_others(path, _key(what))}"
         ) from None
     if not isinstance(content, dict) or KEY not in content:
         raise UserError(f"{what}: {path} is not a checkpoint of hbd3lm")
@@ -273,10 +273,45 @@ def read_exported(folder: str | Path, what: str = "checkpoint") -> tuple[ModelCa
     return card, {name.removeprefix(NET_PREFIX): tensor for name, tensor in tensors.items()}
 
 
-def _others(path: Path) -> str:
+def locate_weights(path: str | Path, what: str = "checkpoint") -> Path:
+    """What :func:`load_network` reads for ``path``, which may also be a run's folder.
+
+    Of a run it is the best checkpoint, else the last.
+
+    Raises:
+        UserError: there is nothing at ``path``, or no checkpoint in the run.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    folder = path / "checkpoints"
+    if (path / CONFIG_FILE).is_file() or not folder.is_dir():
+        return path
+    found = next((f for n in ("best", "last") if (f := folder / f"{n}.ckpt").exists()), None)
+    if found is None:
+        raise UserError(f"{what}: there is no checkpoint in {folder} yet; train that run first")
+    return found
+
+
+def fingerprint_weights(net: Transformer) -> str:
+    """16 hex digits that name the weights, in whatever kind of file they are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        values = tensor.detach().float().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} ".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _key(what: str) -> str:
+    """The setting that chooses a checkpoint where ``what`` names the one that was read."""
+    return what if what.startswith("training.") else "checkpoint"
+
+
+def _others(path: Path, key: str) -> str:
     """The checkpoints beside ``path``, as the overrides that choose them."""
     others = sorted(other for other in path.parent.glob("*.ckpt") if other.name != path.name)
-    return "".join(f"{', ' if i else ': '}checkpoint={other}" for i, other in enumerate(others))
+    return "".join(f"{', ' if i else ': '}{key}={other}" for i, other in enumerate(others))
 
 
 def load_network(

@@ -8,7 +8,10 @@ from hbd3lm.errors import UserError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
-LATER_SETTINGS = {"optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2}
+LATER_SETTINGS = {
+    "optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2, "freeze": None,
+    "init_from": None, "hierarchical.match": "operations",
+}  # fmt: skip
 """Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
 
@@ -51,6 +54,12 @@ class TrainingConfig:
     ema_decay: float = 0.9999
     """Decay of the weight average used for validation and checkpoints, warmed up as
     (1 + n) / (10 + n); 0: no average."""
+    freeze: str | None = None
+    """``plan`` or ``execution``: all weights of this module stay as they are. Needs separate
+    modules, and a run to start from."""
+    init_from: str | None = None
+    """Checkpoint file, run folder or exported folder whose (averaged) weights this run starts
+    from, with an optimiser and steps of its own. Read once: a run that is resumed has its own."""
     batching: str = "bucket"
     """``bucket``: one problem a row, rows of similar length; ``pack``: several a row."""
     valid_every: int = 500
@@ -103,11 +112,11 @@ class TrainingConfig:
             ("optimizer", ("adamw", "muon")),
             ("lr_schedule", ("constant", "cosine", "wsd")),
             ("batching", ("bucket", "pack")),
+            ("freeze", (None, "plan", "execution")),
         ):
             if getattr(self, name) not in allowed:
-                raise UserError(
-                    f"training.{name}={getattr(self, name)}: choose one of {', '.join(allowed)}"
-                )
+                choices = ", ".join(str(value or "null") for value in allowed)
+                raise UserError(f"training.{name}={getattr(self, name)}: choose one of {choices}")
 
     def for_processes(self, processes: int) -> TrainingConfig:
         """These settings with the ``accumulate`` that ``global_batch_size`` takes.

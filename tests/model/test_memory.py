@@ -48,7 +48,7 @@ def make_batch(config: ModelConfig, rows: int, autoregressive: bool = False):
     batch = objective.assemble(
         documents, objective.training_noise(documents, np.random.default_rng(0))
     )
-    predicted = sum(int((part.weight > 0).sum()) for part in batch.parts)
+    predicted = sum(int((p.weight > 0).sum()) for part in batch.parts for _, p in part.predictions)
     clean = sum(part.clean.ids.shape[1] for part in batch.parts)
     noisy = 0 if autoregressive else sum(part.noisy.ids.shape[1] for part in batch.parts)
     return batch, BatchShape(rows, clean, noisy, predicted)

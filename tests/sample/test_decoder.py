@@ -56,6 +56,38 @@ def test_batched_cached_sampling_equals_one_by_one_without_a_cache(config, modul
     assert len({tuple(sample.segments["execution"]) for sample in got}) > 1
 
 
+@pytest.mark.parametrize("given_plan", [False, True])
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.method}-{c.steps}-{c.threshold}")
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_shifted_head_and_causal_context_sample_as_without_a_cache(
+    causal, config, modules, given_plan
+):
+    """The token before a block is committed once; what it predicts is remembered."""
+    changes = {"shift": True, "causal_context": causal, "tie_embeddings": False}
+    net = toy_net(modules=modules, **changes).double()
+    some = prompts(6, {"plan": [1, 2, 3, 4, 5, 8]} if given_plan else {})
+    got = Decoder(net, LAYOUT, IDS, config).sample(some)
+    for prompt, sample in zip(some, got):
+        expected = plain_sample(net, LAYOUT, IDS, config, prompt)
+        assert sample.segments == expected.segments
+        assert sample.ended == expected.ended
+        assert sample.evaluations == expected.evaluations + (modules == "separate")
+    assert len({tuple(sample.segments["execution"]) for sample in got}) > 1
+
+
+def test_blocks_of_one_shifted_and_causal_sample_as_the_next_token_model_does():
+    layout = plan_execution_layout(8, 10, 12, 1, 1)
+    config = SamplingConfig(temperature=1.0, batch_size=4)
+    diffusion, ar = (
+        Decoder(
+            toy_net(shift=True, causal_context=True).double(), layout, IDS, config, autoregressive
+        ).sample(prompts(7))
+        for autoregressive in (False, True)
+    )
+    assert diffusion == ar
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_autoregressive_decoding_with_a_cache_equals_decoding_without(temperature):
     layout = plan_execution_layout(8, 10, 12, 1, 1)

@@ -49,6 +49,8 @@ def run(
     trainer=QUIET,
     seed=0,
     net=None,
+    dim=16,
+    tokenizer="0",
     **changes,
 ) -> dict:
     values = {
@@ -63,7 +65,7 @@ def run(
         "log_every": 1,
     }
     config = TrainingConfig(**(values | changes))
-    model = ModelConfig(VOCABULARY, 16, 1, 2, dropout=dropout, modules=modules)
+    model = ModelConfig(VOCABULARY, dim, 1, 2, dropout=dropout, modules=modules)
     if net is None:
         torch.manual_seed(seed)
         net = Transformer(model)
@@ -71,7 +73,7 @@ def run(
     objective = objective or BlockDiffusion(layout, MASK, modules)
     kind = "autoregressive" if isinstance(objective, Autoregressive) else "diffusion"
     settings = {"training": dict(vars(config)), "seed": seed}
-    card = ModelCard(model, layout, kind, {"name": "toy", "fingerprint": "0"}, settings)
+    card = ModelCard(model, layout, kind, {"name": "toy", "fingerprint": tokenizer}, settings)
     return train(net, objective, documents, documents[:3], config, trainer, card, folder, seed)
 
 
@@ -285,13 +287,13 @@ def flatten(batch) -> list[tuple]:
     """What a batch says of each document, without padding and row order."""
     part = batch.batch.parts[0]
     rows = []
-    for i in range(len(part.targets)):
+    for i in range(len(part.prediction.targets)):
         real = ~part.noisy.is_padding[i]
         rows.append(
             (
                 tuple(part.clean.ids[i][~part.clean.is_padding[i]].tolist()),
                 tuple(part.noisy.ids[i][real].tolist()),
-                tuple(part.weight[i][real].tolist()),
+                tuple(part.prediction.weight[i][real].tolist()),
             )
         )
     return rows
@@ -372,8 +374,8 @@ def test_a_broken_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkey
     original = training_module.negative_log_likelihood
     calls = []
 
-    def broken(net, batch):
-        losses = original(net, batch)
+    def broken(net, batch, frozen=()):
+        losses = original(net, batch, frozen)
         calls.append(net.training)
         return losses * bad if net.training and sum(calls) == 2 * 6 + micro + 1 else losses
 
@@ -394,7 +396,7 @@ def test_a_broken_loss_before_any_checkpoint_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(
         training_module,
         "negative_log_likelihood",
-        lambda net, batch: next(net.parameters()).sum().expand(1, 2) * float("nan"),
+        lambda net, batch, frozen: next(net.parameters()).sum().expand(1, 2) * float("nan"),
     )
     with pytest.raises(UserError, match="no checkpoint was due before"):
         run(tmp_path / "run")

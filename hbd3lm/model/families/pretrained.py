@@ -45,6 +45,7 @@ class Pretrained:
         max_len: most tokens a text may have; None: any.
         read_stack: its tensors by their names in a :class:`Stack`; takes the full configuration.
         mask_id: the row of its own mask token, behind those of text; None: it has none.
+        tokenizer: name of the one it was trained with, where its folder holds none.
         note: which of several sets of weights in a file are taken; None: there is one.
     """
 
@@ -56,6 +57,7 @@ class Pretrained:
     read_stack: Callable[[ModelConfig], dict[str, Tensor]]
     mask_id: int | None = None
     note: str | None = None
+    tokenizer: str | None = None
 
 
 def read_pretrained(path: Path, what: str = "model.path") -> Pretrained:
@@ -101,7 +103,9 @@ def _bd3lm(
 
     # GPT-2's text ends in <|endoftext|>, its last token; theirs has the mask behind it.
     ends = [GPT2_END] if rows == GPT2_END + 2 else []
-    return Pretrained(path, fields, rows - 1, ends, limit, read_stack, rows - 1, note)
+    has_tokenizer = any((path / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    tokenizer = None if has_tokenizer else "gpt2"
+    return Pretrained(path, fields, rows - 1, ends, limit, read_stack, rows - 1, note, tokenizer)
 
 
 def _end_ids(config: Mapping[str, Any]) -> list[int]:
