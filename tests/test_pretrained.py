@@ -200,8 +200,9 @@ def test_a_model_of_the_hub_is_fetched_without_its_code(folder, monkeypatch):
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr(pretrained, "hub_reachable", lambda: True)
+    monkeypatch.setattr("hbd3lm.data.hub.hub_reachable", lambda: True)
     assert HBD3LM.from_pretrained("me/m").path == folder
     assert HBD3LM.from_pretrained("me/m", revision="v1").path == folder
-    patterns = ["*.json", "*.safetensors"]
+    patterns = asked[0][2]
+    assert {"*.json", "*.safetensors"} <= set(patterns) and "*.py" not in patterns
     assert asked == [("me/m", None, patterns, False), ("me/m", "v1", patterns, False)]

@@ -232,8 +232,8 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
     if source.max_len is not None and total > source.max_len:
         raise UserError(
             f"model.path: the model in {path} reads at most {source.max_len} tokens (its "
-            f"max_position_embeddings, sliding_window or model_length), and a problem may have {total}; set "
-            f"training.hierarchical.total_len={source.max_len}"
+            f"max_position_embeddings, sliding_window or model_length), and a problem may have "
+            f"{total}; set training.hierarchical.total_len={source.max_len}"
         )
     # Models of next tokens predict the next position, those with a mask token their own.
     pretrained = {"shift": source.mask_id is None, "causal_context": False}
