@@ -217,8 +217,8 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
 
     if not cfg.model.path:
         raise UserError(
-            "model=pretrained needs model.path=...: a folder with config.json and weights, or the "
-            "id of a model on the hub"
+            "model=pretrained needs model.path=...: a folder with config.json and weights, the id "
+            "of a model on the hub, or a Lightning file of BD3-LM or MDLM"
         )
     path = Path(str(cfg.model.path))
     if not path.exists():
@@ -226,12 +226,14 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
             raise UserError(f"model.path: no such file or folder: {path}")
         path = download_model(str(cfg.model.path), "model.path", pickles=True)
     source = read_pretrained(path)
+    if source.note and not get_rank():
+        print(f"model.path: {path}: {source.note}")
     total = build_layout(cfg).max_len
     if source.max_len is not None and total > source.max_len:
         raise UserError(
             f"model.path: the model in {path} reads at most {source.max_len} tokens (its "
-            f"max_position_embeddings or sliding_window), and a problem may have {total}; set "
-            f"training.hierarchical.total_len={source.max_len}"
+            f"max_position_embeddings, sliding_window or model_length), and a problem may have "
+            f"{total}; set training.hierarchical.total_len={source.max_len}"
         )
     # Models of next tokens predict the next position, those with a mask token their own.
     pretrained = {"shift": source.mask_id is None, "causal_context": False}
