@@ -15,7 +15,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hbd3lm.data.tokenizer import MASK, SPECIAL_TOKENS
+from hbd3lm.data.tokenizer import FILL, MASK, SEGMENT_END, SPECIAL_TOKENS
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,6 +138,9 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     """
     names = [field.name for field in fields(kind) if field.name in values]
     chosen = {name: values[name] for name in names}
+    for name, value in chosen.items():
+        if OmegaConf.is_dict(value):  # a group of its own, cut off from what it refers to
+            chosen[name] = OmegaConf.to_container(value, resolve=True)
     try:
         filled = OmegaConf.merge(OmegaConf.structured(kind), chosen)
         content = {name: _plain(filled[name]) for name in names}
@@ -152,6 +155,8 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
 
 
 def _plain(value: Any) -> Any:
+    if OmegaConf.is_dict(value):
+        return OmegaConf.to_object(value)
     return tuple(value) if OmegaConf.is_list(value) else value
 
 
@@ -235,8 +240,10 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
             f"max_position_embeddings, sliding_window or model_length), and a problem may have "
             f"{total}; set training.hierarchical.total_len={source.max_len}"
         )
-    # Models of next tokens predict the next position, those with a mask token their own.
-    pretrained = {"shift": source.mask_id is None, "causal_context": False}
+    # Models of next tokens predict the next position and see what stands before; those with a mask
+    # token do neither.
+    next_token = source.mask_id is None
+    pretrained = {"shift": next_token, "causal_context": next_token}
     pretrained = {name: value for name, value in pretrained.items() if cfg.model[name] is None}
     with open_dict(cfg):
         cfg.model.update(source.fields | pretrained)
@@ -271,6 +278,10 @@ def fill_pretrained(
 ) -> dict[str, str]:
     """Give ``net`` the weights of ``source``; see :func:`fill_network`.
 
+    The ends of question and plan start as a line end, that of the execution and the fill as the
+    checkpoint's end of text, and the mask as the mean of all tokens: of the starts tried, those
+    with the lowest loss before any training.
+
     Returns:
         for the run's card: ``path`` of the weights and their ``fingerprint``.
     """
@@ -278,8 +289,11 @@ def fill_pretrained(
     from hbd3lm.model.families.pretrained import fill_network
 
     end = source.end_ids[0] if source.end_ids else None
-    starts = [None if token == MASK else end for token in SPECIAL_TOKENS]
-    fill_network(net, source, starts, seed)
+    line = tokenizer.encode("\n")
+    line_end = line[0] if len(line) == 1 else end
+    starts = {FILL: end, **dict.fromkeys(SEGMENT_END.values(), line_end), MASK: None}
+    starts[SEGMENT_END["execution"]] = end
+    fill_network(net, source, [starts[token] for token in SPECIAL_TOKENS], seed)
     return {"path": str(source.path), "fingerprint": fingerprint_weights(net)}
 
 
@@ -331,13 +345,17 @@ def build_objective(
 def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
     """The description of the model a configuration asks for."""
     from hbd3lm.model.checkpoint import ModelCard
+    from hbd3lm.train.config import LoraConfig
 
+    model = build_model_config(cfg, tokenizer.vocab_size)
+    lora = typed(LoraConfig, cfg.training.lora, "training.lora")
     return ModelCard(
-        build_model_config(cfg, tokenizer.vocab_size),
+        model,
         build_layout(cfg),
         cfg.algo.objective,
         {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         OmegaConf.to_container(cfg, resolve=True),
+        lora.scales(model.modules),
     )
 
 
