@@ -55,6 +55,9 @@ VERBS: dict[str, Verb] = {
     "export": Verb(
         "write a model as a folder that transformers and hbd3lm load", "hbd3lm.commands.export"
     ),
+    "export data": Verb(
+        "write plans and generations as a data set with its card", "hbd3lm.commands.export_data"
+    ),
     "lm_eval": Verb("lm-evaluation-harness with the model type hbd3lm", "hbd3lm.commands.lm_eval"),
     "doctor": Verb("check mask, data, numbers, memory and time of a run before it is queued"),
     "experiment": Verb(

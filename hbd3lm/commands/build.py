@@ -147,6 +147,9 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     """
     names = [field.name for field in fields(kind) if field.name in values]
     chosen = {name: values[name] for name in names}
+    for name, value in chosen.items():
+        if OmegaConf.is_dict(value):  # a group of its own, cut off from what it refers to
+            chosen[name] = OmegaConf.to_container(value, resolve=True)
     try:
         filled = OmegaConf.merge(OmegaConf.structured(kind), chosen)
         content = {name: _plain(filled[name]) for name in names}
@@ -161,6 +164,8 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
 
 
 def _plain(value: Any) -> Any:
+    if OmegaConf.is_dict(value):
+        return OmegaConf.to_object(value)
     return tuple(value) if OmegaConf.is_list(value) else value
 
 
@@ -226,8 +231,8 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
 
     if not cfg.model.path:
         raise UserError(
-            "model=pretrained needs model.path=...: a folder with config.json and weights, or the "
-            "id of a model on the hub"
+            "model=pretrained needs model.path=...: a folder with config.json and weights, the id "
+            "of a model on the hub, or a Lightning file of BD3-LM or MDLM"
         )
     path = Path(str(cfg.model.path))
     if not path.exists():
@@ -235,15 +240,19 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
             raise UserError(f"model.path: no such file or folder: {path}")
         path = download_model(str(cfg.model.path), "model.path", pickles=True)
     source = read_pretrained(path)
+    if source.note and not get_rank():
+        print(f"model.path: {path}: {source.note}")
     total = build_layout(cfg).max_len
     if source.max_len is not None and total > source.max_len:
         raise UserError(
             f"model.path: the model in {path} reads at most {source.max_len} tokens (its "
-            f"max_position_embeddings or sliding_window), and a problem may have {total}; set "
-            f"training.hierarchical.total_len={source.max_len}"
+            f"max_position_embeddings, sliding_window or model_length), and a problem may have "
+            f"{total}; set training.hierarchical.total_len={source.max_len}"
         )
-    # Models of next tokens predict the next position, those with a mask token their own.
-    pretrained = {"shift": source.mask_id is None, "causal_context": False}
+    # Models of next tokens predict the next position and see what stands before; those with a mask
+    # token do neither.
+    next_token = source.mask_id is None
+    pretrained = {"shift": next_token, "causal_context": next_token}
     pretrained = {name: value for name, value in pretrained.items() if cfg.model[name] is None}
     with open_dict(cfg):
         cfg.model.update(source.fields | pretrained)
@@ -345,13 +354,17 @@ def build_objective(
 def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
     """The description of the model a configuration asks for."""
     from hbd3lm.model.checkpoint import ModelCard
+    from hbd3lm.train.config import LoraConfig
 
+    model = build_model_config(cfg, tokenizer.vocab_size)
+    lora = typed(LoraConfig, cfg.training.lora, "training.lora")
     return ModelCard(
-        build_model_config(cfg, tokenizer.vocab_size),
+        model,
         build_layout(cfg),
         cfg.algo.objective,
         {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         OmegaConf.to_container(cfg, resolve=True),
+        lora.scales(model.modules),
     )
 
 

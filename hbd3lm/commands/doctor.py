@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ def find(cfg: DictConfig) -> list[Finding]:
     )
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.lora import check_lora
     from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
@@ -105,6 +107,7 @@ def find(cfg: DictConfig) -> list[Finding]:
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
     check_freeze(config, card)
+    check_lora(config, card)
     findings = [*check_mask(card.layout)]
     train, valid = build.load_training_examples(cfg)
     findings += [
@@ -119,10 +122,10 @@ def find(cfg: DictConfig) -> list[Finding]:
     if findings[-2].status == FAIL:
         return findings  # the steps below would only prove it
     try:
-        trial = Trial(
-            cfg, card, objective, documents, config, seed, device,
-            source and (lambda net: build.fill_pretrained(net, source, tokenizer, seed)),
-        )  # fmt: skip
+        fill = None
+        if source is not None and not cfg.model.scratch:
+            fill = partial(build.fill_pretrained, source=source, tokenizer=tokenizer, seed=seed)
+        trial = Trial(cfg, card, objective, documents, config, seed, device, fill)
         findings += [
             trial.check_time(len(valid)),
             trial.check_precision(),
@@ -365,10 +368,12 @@ class Trial:
     ) -> None:
         import torch
 
+        from hbd3lm.data.tokenizer import SPECIAL_TOKENS
         from hbd3lm.diffusion.objective import negative_log_likelihood
         from hbd3lm.model.precision import resolve_precision
         from hbd3lm.model.transformer import Transformer
         from hbd3lm.train.data import TrainingBatches
+        from hbd3lm.train.lora import attach
         from hbd3lm.train.optim import make_optimizer
         from hbd3lm.train.start import freeze, start_from
 
@@ -384,6 +389,7 @@ class Trial:
         self.frozen = () if config.freeze is None else (config.freeze,)
         for module in self.frozen:
             freeze(self.net, module)
+        attach(self.net, config.lora, len(SPECIAL_TOKENS))
         self.net.to(device)
         optimizer = make_optimizer(self.net, config)
         batches = TrainingBatches(documents, objective, config, seed)

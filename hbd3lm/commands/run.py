@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +255,7 @@ def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.lora import check_lora
     from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
@@ -272,6 +274,7 @@ def _train(cfg: DictConfig) -> int | None:
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
     check_freeze(config, card)
+    check_lora(config, card)
     documents = {}
     for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)
@@ -294,6 +297,10 @@ def _train(cfg: DictConfig) -> int | None:
         f"layout {_describe(card.layout)}"
     )
 
+    fill = None
+    if source is not None and not cfg.model.scratch:
+        fill = partial(build.fill_pretrained, net, source, tokenizer, seed)
+
     def describe_run() -> None:
         tokenizer.save(run_dir / "tokenizer")
         with atomic_write(run_dir / "config.yaml") as file:
@@ -312,7 +319,7 @@ def _train(cfg: DictConfig) -> int | None:
                 run_dir,
                 seed,
                 describe_run,
-                source and (lambda: build.fill_pretrained(net, source, tokenizer, seed)),
+                fill,
             )
     except Preempted as stop:
         print(

@@ -132,18 +132,21 @@ def estimate_training(
     mixed: bool = False,
     device: str = "cpu",
     processes: int = 1,
+    trained: float = 1.0,
 ) -> MemoryEstimate:
     """Bytes one process needs for its largest batch; see the head of this file.
 
     Args:
         average: the weights are averaged (EMA).
+        trained: share of the weights that are trained: of a frozen module, or one with low-rank
+            adapters, there are no gradients and moments.
         processes: with more than one, DDP keeps the gradients a second time.
     """
     weights, matrices = count_weights(config)
-    moments = 2 * weights - (matrices if optimizer == "muon" else 0)
+    moments = round(trained * (2 * weights - (matrices if optimizer == "muon" else 0)))
     return MemoryEstimate(
         weights=4 * weights,
-        gradients=4 * weights * (2 if processes > 1 else 1),
+        gradients=4 * round(trained * weights) * (2 if processes > 1 else 1),
         optimizer=4 * moments,
         average=4 * weights if average else 0,
         activations=activation_bytes(config, shape, mixed, dense_mask=device == "cpu"),
