@@ -49,6 +49,9 @@ VERBS: dict[str, Verb] = {
         "write a model as a folder that transformers and hbd3lm load", "hbd3lm.commands.export"
     ),
     "doctor": Verb("check mask, data, numbers, memory and time of a run before it is queued"),
+    "experiment": Verb(
+        "run a study: abstraction, comparison, transfer, mechanism", "hbd3lm.commands.experiment"
+    ),
     "train_tokenizer": Verb(
         "train the small tokenizer that ships with the package", "hbd3lm.commands.train_tokenizer"
     ),
