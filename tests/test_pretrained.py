@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from hbd3lm import pretrained
 from hbd3lm.errors import UserError
 from hbd3lm.model.checkpoint import KEY, NET_PREFIX
 from hbd3lm.pretrained import HBD3LM, upload_folder
+from hbd3lm.sample.trajectory import Event
 from tests.hub.exports import METHODS, TOKENIZER, export_method, make_model
 
 QUESTIONS = ["How many apples?", "Tom has 3.", "And 4?"]
@@ -71,6 +75,56 @@ def test_a_plan_for_a_model_without_plans_is_refused(tmp_path):
     export_method("flat", tmp_path / "model")
     with pytest.raises(UserError, match="this model writes no plans"):
         HBD3LM.from_pretrained(tmp_path / "model").solve("How many?", plan="Add.")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trajectory_tells_how_the_same_solution_came_about(method, tmp_path):
+    export_method(method, tmp_path / "model")
+    model = HBD3LM.from_pretrained(tmp_path / "model")
+    told = model.solve(QUESTIONS, trajectory=True)
+    assert [replace(solution, trajectory=None) for solution in told] == model.solve(QUESTIONS)
+    for solution in told:
+        assert solution.trajectory.text("execution") == solution.execution
+        assert solution.trajectory.text("plan") == (solution.plan or "")
+        assert solution.trajectory.steps[-1].evaluations == solution.evaluations
+
+
+def test_a_solution_can_be_watched_pass_by_pass(folder):
+    model = HBD3LM.from_pretrained(folder)
+    expected = model.solve(QUESTIONS[0], trajectory=True)
+    *under_way, last = model.watch(QUESTIONS[0])
+    assert last == expected
+    assert [s.evaluations for s in under_way] == [
+        step.evaluations for step in expected.trajectory.steps
+    ]
+    assert all(s.answer is None and len(s.plan) <= len(last.plan) for s in under_way)
+    assert under_way[-1].execution == last.execution
+    *under_way, last = model.watch(QUESTIONS[0], plan="Add.")
+    assert last == model.solve(QUESTIONS[0], plan="Add.", trajectory=True)
+    assert {s.plan for s in under_way} == {"Add."}
+
+
+def test_a_spectator_who_leaves_ends_the_sampling(folder, monkeypatch):
+    model, ended = HBD3LM.from_pretrained(folder), []
+
+    def endless(*args, on_event, **more):
+        try:
+            for n in itertools.count():
+                on_event(0, Event("plan", 0, 1, (n,), (1,), (0.5,), n, False))
+                time.sleep(0.001)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(pretrained, "generate", endless)
+    watched = model.watch(QUESTIONS[0])
+    next(watched)
+    watched.close()
+    assert ended
+
+
+def test_what_is_wrong_is_told_to_a_spectator_too(folder):
+    with pytest.raises(UserError, match="there is no heat"):
+        next(HBD3LM.from_pretrained(folder).watch(QUESTIONS[0], heat=1.0))
 
 
 def test_no_questions_no_solutions(folder):

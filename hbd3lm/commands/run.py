@@ -24,6 +24,7 @@ from hbd3lm.errors import UserError, run_command
 if TYPE_CHECKING:
     from hbd3lm.commands.build import LoadedModel
     from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.evaluate.answers import GenerationRun
     from hbd3lm.model.layout import Layout
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
@@ -471,9 +472,30 @@ def sample_eval(cfg: DictConfig) -> None:
     _print_scores(result)
     _write_result(cfg, f"sample_eval_{mode}.json", result, loaded)
     print(f"records: {path}")
+    if config.trajectory:
+        _write_trajectories(cfg, mode, loaded, token_set, records, run)
     if loaded.card.layout.has_plan and mode != "exec_only":
         program = "python scripts/analysis/analyze_gsm8k_plans.py"
         print(f"next: {program} --data_path {shlex.quote(str(path))}")
+
+
+def _write_trajectories(
+    cfg: DictConfig,
+    name: str,
+    loaded: LoadedModel,
+    problem_set: str,
+    records: list[dict],
+    run: GenerationRun,
+) -> None:
+    """The file that ``hbd3lm view`` makes a page of, beside the other results."""
+    from hbd3lm.evaluate.trajectories import describe_run, write_trajectories
+
+    settings = OmegaConf.to_container(cfg.sampling, resolve=True) | {"seed": cfg.seed}
+    about = describe_run(loaded.card.layout, loaded.path, problem_set, settings)
+    path = Path(cfg.eval.output_dir) / f"trajectories_{name}.jsonl"
+    write_trajectories(path, about, records, [g.trajectory for g in run.generations])
+    print(f"trajectories: {path}")
+    print(f"next: hbd3lm view {shlex.quote(str(path))}")
 
 
 def _print_scores(result: dict) -> None:
@@ -505,7 +527,7 @@ def sample(cfg: DictConfig) -> None:
     """Solve one problem given as ``sampling.question=...``."""
     from hbd3lm.commands import build
     from hbd3lm.data.records import HierarchicalExample
-    from hbd3lm.evaluate.answers import generate
+    from hbd3lm.evaluate.answers import generate, make_records
     from hbd3lm.sample.strategies import SamplingConfig
 
     question, plan, mode = cfg.sampling.question, cfg.sampling.plan, cfg.sampling.mode
@@ -517,11 +539,12 @@ def sample(cfg: DictConfig) -> None:
         raise UserError("sampling.plan is followed with sampling.mode=exec_only only")
     config = build.typed(SamplingConfig, {**cfg.sampling, "seed": build.read_seed(cfg)}, "sampling")
     loaded = build.load_model(cfg)
+    example = HierarchicalExample("question", question, plan or "", "", "")
     run = generate(
         loaded.net,
         loaded.card.layout,
         loaded.tokenizer,
-        [HierarchicalExample("question", question, plan or "", "", "")],
+        [example],
         config,
         mode,
         loaded.card.objective == "autoregressive",
@@ -533,6 +556,9 @@ def sample(cfg: DictConfig) -> None:
     if generation.execution is not None:
         print(f"execution:\n{generation.execution}\n")
     print(f"({generation.evaluations} network evaluations)")
+    if config.trajectory:
+        records = make_records([example], run, mode)
+        _write_trajectories(cfg, "sample", loaded, "one question", records, run)
 
 
 def doctor(cfg: DictConfig) -> int:

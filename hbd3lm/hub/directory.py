@@ -25,7 +25,7 @@ from hbd3lm.model.transformer import Transformer
 from hbd3lm.sample.strategies import SamplingConfig
 
 GENERATION_FILE = "generation_config.json"
-_NOT_OF_THE_MODEL = ("batch_size", "seed")
+_NOT_OF_THE_MODEL = ("batch_size", "seed", "trajectory")
 
 
 def write_exported(
@@ -89,7 +89,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 
 def sampling_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a sampler that belong to a model: not the seed, not the batch size."""
+    """The settings of a sampler that belong to a model: not those of one call, such as the seed."""
     names = [f.name for f in fields(SamplingConfig) if f.name not in _NOT_OF_THE_MODEL]
     return {name: values[name] for name in names if name in values}
 

@@ -16,6 +16,7 @@ Shapes: N rows, L tokens of this pass, Lk tokens seen, D = dim, H heads, dh = he
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -69,15 +70,33 @@ def make_norm(config: ModelConfig, dim: int) -> nn.Module:
     return RMSNorm(dim, eps=config.norm_eps)
 
 
-def rotary_tables(position: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+def rotary_frequencies(config: ModelConfig, device: torch.device | None = None) -> Tensor:
+    """Angle a position [dh / 2], float32: base^(-2i / dh), stretched as in Llama 3.1 if so asked.
+
+    There, rotations slower than ``length / low`` positions a turn are slowed by ``factor``, those
+    faster than ``length / high`` stay, and between the two the share goes over linearly in the
+    turns made over ``length``.
+    """
+    dh = config.resolved_head_dim
+    # Rounded as everywhere else: a reciprocal of a power, in float32.
+    exponent = torch.arange(0, dh, 2, dtype=torch.float32, device=device) / dh
+    frequency = 1.0 / config.rope_base**exponent
+    if config.rope_scaling is None:
+        return frequency
+    factor, low, high, length = config.rope_scaling
+    turns = length / (2 * math.pi / frequency)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * frequency / factor + kept * frequency
+
+
+def rotary_tables(position: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines [N, 1, L, dh] of positions [N, L] (RoPE, Su et al., 2021).
+
+    ``frequency`` [dh / 2] as :func:`rotary_frequencies` gives it.
 
     Half-split convention: the pairs are (i, i + dh/2). Both halves hold the pair's angle; the sine
     is negative in the first.
     """
-    frequency = base ** (
-        -torch.arange(0, head_dim, 2, dtype=torch.float32, device=position.device) / head_dim
-    )
     angle = position.float()[:, None, :, None] * frequency
     cos, sin = angle.cos(), angle.sin()
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
@@ -99,7 +118,7 @@ class Attention(nn.Module):
         widths = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim)
         self.wq = nn.Linear(config.dim, widths[0], bias=config.attention_bias)
         self.wkv = nn.Linear(config.dim, 2 * widths[1], bias=config.attention_bias)
-        self.wo = nn.Linear(widths[0], config.dim, bias=False)
+        self.wo = nn.Linear(widths[0], config.dim, bias=config.attention_out_bias)
         if config.qk_norm:
             self.q_norm = RMSNorm(self.head_dim, eps=config.norm_eps)
             self.k_norm = RMSNorm(self.head_dim, eps=config.norm_eps)
@@ -158,6 +177,9 @@ class Stack(nn.Module):
         self.head = None
         if not config.tie_embeddings:
             self.head = nn.Linear(config.dim, self.n_classes, bias=False)
+        self.output_bias = None
+        if config.head_bias:
+            self.output_bias = nn.Parameter(torch.zeros(self.n_classes))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -222,7 +244,7 @@ class Transformer(nn.Module):
         """
         stack, config = self.stacks[module], self.config
         x = stack.embedding(tokens.ids) if embedded is None else embedded  # [N, L, D]
-        cos, sin = rotary_tables(tokens.position, config.resolved_head_dim, config.rope_base)
+        cos, sin = rotary_tables(tokens.position, rotary_frequencies(config, x.device))
         tags = tokens.tags if past is None else past.join_tags(tokens.tags)
         backend = choose_backend(self.attention_backend, x.device, x.shape[1])
         mask = None
@@ -255,16 +277,21 @@ class Transformer(nn.Module):
     def cross_entropy(self, hidden: Tensor, targets: Tensor, module: str = SHARED) -> Tensor:
         """-log p(target) for every token, in nats: hidden [M, D], targets [M] -> float32 [M]."""
         stack = self.stacks[module]
-        return linear_cross_entropy(hidden, stack.output_table, targets, stack.n_classes)
+        return linear_cross_entropy(
+            hidden, stack.output_table, targets, stack.n_classes, stack.output_bias
+        )
 
     def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
         """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""
-        return F.linear(hidden, self.stacks[module].output_weight.type_as(hidden))
+        stack = self.stacks[module]
+        bias = None if stack.output_bias is None else stack.output_bias.type_as(hidden)
+        return F.linear(hidden, stack.output_weight.type_as(hidden), bias)
 
     def count_parameters(self, embeddings: bool = True) -> int:
         """Number of weights; without the embedding tables (and untied heads) if so asked."""
         return sum(
             parameter.numel()
             for name, parameter in self.named_parameters()
-            if embeddings or not (".embedding." in name or ".head." in name)
+            if embeddings
+            or not any(part in name for part in (".embedding.", ".head.", ".output_bias"))
         )

@@ -31,6 +31,7 @@ from hbd3lm.sample.strategies import (
     pick_tokens,
     token_uniforms,
 )
+from hbd3lm.sample.trajectory import Event
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,14 @@ class Sample:
         segments: token ids of each sampled segment, without end token and fill.
         ended: whether the segment wrote its end token (False: it ran into its cap).
         evaluations: network passes this problem took part in.
+        trajectory: what each of them decided, if that was recorded.
     """
 
     problem: int
     segments: dict[str, list[int]] = field(default_factory=dict)
     ended: dict[str, bool] = field(default_factory=dict)
     evaluations: int = 0
+    trajectory: list[Event] | None = None
 
 
 @dataclass
@@ -130,6 +133,7 @@ class Decoder:
         prompts: Sequence[Prompt],
         stop_after: str | None = None,
         on_done: Callable[[Sample], None] | None = None,
+        on_event: Callable[[int, Event], None] | None = None,
     ) -> list[Sample]:
         """One sample per prompt, in the order of the prompts.
 
@@ -137,9 +141,12 @@ class Decoder:
             prompts: any number; ``config.batch_size`` of them are in flight at a time.
             stop_after: name of the last segment to write (``"plan"`` for plans only).
             on_done: called with each sample as it is finished.
+            on_event: called with the problem and what a pass decided for it, as it happens.
         """
         if not prompts:
             return []
+        self.on_event = on_event
+        self.recording = self.config.trajectory or on_event is not None
         # One context for all passes: weights are rounded once.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             return self._sample(prompts, stop_after, on_done)
@@ -205,7 +212,8 @@ class Decoder:
             # Every token is a block of its own: the mask rule is then the causal mask.
             everything = np.concatenate([ids for _, ids, _ in pending])
             pending = [(pending[0][0], everything, np.arange(len(everything)))]
-        self.rows[r] = _Row(Sample(prompt.problem), to_write, pending, position, ordinal)
+        sample = Sample(prompt.problem, trajectory=[] if self.recording else None)
+        self.rows[r] = _Row(sample, to_write, pending, position, ordinal)
         self._open_block(r)
 
     def _open_block(self, r: int) -> None:
@@ -312,7 +320,7 @@ class Decoder:
         if self.autoregressive:
             self._write_next(rows[select.any(1)], logits)
         else:
-            self._write_block(rows, state, asked, logits)
+            self._write_block(rows, state, asked, logits, n_pending > 0)
 
     def _take_pending(self, r: int, module: str) -> tuple[np.ndarray, np.ndarray]:
         """Ids and block ordinals of row ``r``'s pending tokens that ``module`` runs."""
@@ -364,7 +372,9 @@ class Decoder:
         hidden, _ = self.net(tokens, memory, module, select=self._tensor(select))
         return hidden, select
 
-    def _write_block(self, rows, state: BlockState, asked: np.ndarray, logits: Tensor) -> None:
+    def _write_block(
+        self, rows, state: BlockState, asked: np.ndarray, logits: Tensor, commits: np.ndarray
+    ) -> None:
         """Turn predictions into tokens, where the strategy decides so."""
         place = np.nonzero(asked)
         u = token_uniforms(
@@ -378,13 +388,42 @@ class Decoder:
         decided = self.strategy.decide(state, asked, confidence)
         n_block = asked.shape[1]
         self.block[rows, :n_block] = np.where(decided, picked, self.block[rows, :n_block])
+        if self.recording:
+            for i in np.flatnonzero(decided.any(1)):
+                self._record(
+                    rows[i], state.step[i], decided[i].nonzero()[0], confidence[i], commits[i]
+                )
 
     def _write_next(self, rows: np.ndarray, logits: Tensor) -> None:
         problem = np.array([self.rows[r].sample.problem for r in rows])
         ordinal = np.array([self.rows[r].ordinal for r in rows])
         u = token_uniforms(self.config.seed, problem, ordinal, np.zeros_like(ordinal))
-        tokens, _ = pick_tokens(logits, self.config.temperature, self.config.top_p, u)
+        tokens, probability = pick_tokens(logits, self.config.temperature, self.config.top_p, u)
         self.block[rows, 0] = tokens.cpu().numpy()
+        if self.recording:
+            # The token before is always committed by the pass that predicts from it.
+            for r, p in zip(rows, probability.cpu().numpy()):
+                self._record(r, 1, np.zeros(1, dtype=np.int64), np.atleast_1d(p), True)
+
+    def _record(
+        self, r: int, step: int, places: np.ndarray, confidence: np.ndarray, commits: bool
+    ) -> None:
+        """Note what the pass just made decided at ``places`` of row ``r``'s block."""
+        row = self.rows[r]
+        start = len(row.written)
+        event = Event(
+            row.segments[0].name,
+            start // int(self.size[r]),
+            int(step),
+            tuple((start + places).tolist()),
+            tuple(self.block[r, places].tolist()),
+            tuple(confidence[places].tolist()),
+            row.sample.evaluations,
+            bool(commits),
+        )
+        row.sample.trajectory.append(event)
+        if self.on_event is not None:
+            self.on_event(row.sample.problem, event)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

@@ -48,6 +48,8 @@ class SamplingConfig:
     but rounded differently in other company; ``auto``: bf16 where the hardware has it."""
     seed: int = 0
     """Of the random numbers."""
+    trajectory: bool = False
+    """Record what every pass decides; the samples stay the same to the bit."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

@@ -14,14 +14,15 @@ from tests.toys import MASK, VOCABULARY, toy_net
 
 FAMILIES = {
     "default": {},
-    "dit": {"norm": "layernorm", "mlp": "gelu", "mlp_bias": True, "qk_norm": False},
+    "dit": {"norm": "layernorm", "mlp": "gelu", "mlp_bias": True, "qk_norm": False,
+            "attention_bias": True, "tie_embeddings": False, "head_bias": True},
     "llama": {"mlp": "swiglu", "n_kv_heads": 1, "qk_norm": False, "hidden_dim": 40},
     "qwen": {"mlp": "swiglu", "n_kv_heads": 2, "n_heads": 4, "attention_bias": True},
     "wide-heads": {"head_dim": 12},
     "untied": {"tie_embeddings": False},
     "separate": {"modules": "separate"},
     "rope": {"rope_base": 500.0},
-}
+}  # fmt: skip
 
 
 def stretch(ids, block, noisy=False, position=None, document=0) -> Tokens:

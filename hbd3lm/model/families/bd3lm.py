@@ -1,0 +1,288 @@
+"""BD3-LM's and MDLM's checkpoints (Arriola et al., 2025; Sahoo et al., 2024) as weights of ours.
+
+Their network, DiT, is told the noise level sigma through adaptive norms: per block a vector c gives
+shift, scale and gate of the attention, then of the MLP (adaLN). Both methods feed it sigma = 0
+always, so c is a constant, and folds away exactly:
+
+    norm(x) * (1 + scale) + shift    the norm's weight times (1 + scale), and W @ shift as a bias
+                                     of the linear map W that reads it
+    x + gate * (W @ h + b)           W and b times gate, row by row
+
+What is left is our transformer with LayerNorm, GELU and biases, without time conditioning.
+
+A checkpoint is a folder in the hub's format (``config.json``; all tensors under ``backbone.``), or
+a file of Lightning's (``.ckpt``), which holds the weights twice: the last step's by name, and
+their running average, ``ema.shadow_params``, as a list in the order of the network's parameters.
+The average is what their evaluation loads, and what is taken here. Compiled networks have
+``_orig_mod.`` in every name. The mask token is the last row of the embedding, as it is ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hbd3lm.errors import UserError
+from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.families.reading import Shell, Weights, open_weights, read_config, read_pickle
+
+MODEL_TYPES = ("bd3lm", "mdlm")
+"""``model_type`` in ``config.json`` of the two."""
+FREQUENCIES = 128
+"""Of the sinusoidal embedding of sigma: so many cosines, then as many sines."""
+LIBRARIES = ("omegaconf", "transformers", "tokenizers", "lightning", "pytorch_lightning", "typing")
+"""Whose objects lie beside the weights in a Lightning file; they are read as empty shells."""
+PLAIN = (
+    *(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool")),
+    "collections.defaultdict",
+    "pathlib.PosixPath",
+)
+"""Further names in such a file, as types of settings."""
+NOT_WEIGHTS = (r"rotary_emb\..*", r"(block_diff_)?mask", r"sampling_eps_(min|max)", r"noise\..*")
+"""Buffers of theirs that follow from the configuration, or say how they were trained."""
+
+
+def read_bd3lm(path: Path, what: str) -> tuple[ModelConfig, dict[str, Tensor], list[str]]:
+    """A checkpoint of BD3-LM or MDLM as configuration and weights of one stack.
+
+    Args:
+        path: a folder, or a Lightning file.
+        what: the key or flag that named it, for messages.
+
+    Returns:
+        the configuration, with their vocabulary (mask token last); the weights by their names in a
+        :class:`Stack`, float32; and what a user should know of them, a line each.
+
+    Raises:
+        UserError: damaged, incomplete, not of this family, or of a kind that does not fold.
+    """
+    if path.is_file():
+        weights, sizes, notes = _read_lightning(path, what)
+    else:
+        sizes, notes = read_config(path, what), []
+        weights = open_weights(path, what)
+    weights = weights.renamed(_bare_name)
+    _refuse_other_networks(sizes, path, what)
+    config, stack = _fold(weights, sizes, what)
+    weights.finish(NOT_WEIGHTS)
+    return config, stack, notes
+
+
+def _bare_name(name: str) -> str:
+    return name.replace("_orig_mod.", "").removeprefix("backbone.")
+
+
+# -- what is in the files ---------------------------------------------------------------------
+
+
+def _read_lightning(path: Path, what: str) -> tuple[Weights, dict[str, Any], list[str]]:
+    """Averaged weights, the fields of the hub's ``config.json``, and notes."""
+    content = read_pickle(path, what, _shells(path))
+    table = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(table, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in table.items()
+    ):
+        raise UserError(f"{what}: {path} is no checkpoint of Lightning (no state_dict)")
+    table = {name: tensor for name, tensor in table.items() if name.startswith("backbone.")}
+    notes = []
+    if content.get("ema"):
+        table = _averaged(table, content["ema"], path, what)
+        notes.append(f"the averaged weights (EMA) of {path}, as BD3-LM evaluates")
+    else:
+        notes.append(f"{path} holds no averaged weights (EMA): these are its last step's")
+    readers = {name: lambda tensor=tensor: tensor for name, tensor in table.items()}
+    sizes = _sizes(content.get("hyper_parameters"), path, what)
+    return Weights(readers, path, what), sizes, notes
+
+
+def _shells(path: Path) -> list[str]:
+    """Names in a pickle, of libraries its writer uses, that are read as empty shells.
+
+    Anything else that is no tensor is left to be refused.
+    """
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (OSError, ValueError, RuntimeError, EOFError):
+        return []  # not torch's archive: read_pickle says what is wrong with it
+    return [name for name in names if name in PLAIN or name.split(".")[0] in LIBRARIES]
+
+
+def _averaged(table: Mapping[str, Tensor], ema: Any, path: Path, what: str) -> dict[str, Tensor]:
+    """The running average under the names of ``table``, whose order is that of the parameters."""
+    average = ema.get("shadow_params") if isinstance(ema, dict) else None
+    names = [n for n in table if not any(re.fullmatch(p, _bare_name(n)) for p in NOT_WEIGHTS)]
+    if not isinstance(average, list) or [tuple(table[n].shape) for n in names] != [
+        tuple(getattr(tensor, "shape", ())) for tensor in average
+    ]:
+        raise UserError(
+            f"{what}: the averaged weights in {path} (ema.shadow_params) do not match its "
+            "state_dict one by one; the checkpoint is damaged: get it again"
+        )
+    return dict(zip(names, average))
+
+
+def _setting(parameters: Any, *path: str) -> Any:
+    """A value of the run's OmegaConf settings, as :class:`Shell` holds them; None: not there."""
+    value = parameters
+    for key in path:
+        value = _content(value)
+        value = value.get(key) if isinstance(value, dict) else None
+    return _content(value)
+
+
+def _content(value: Any) -> Any:
+    """What one of OmegaConf's objects holds: a dict of further ones, or a plain value."""
+    if isinstance(value, Shell) and isinstance(value.state, dict):
+        return value.state.get("_content", value.state.get("_val"))
+    return value
+
+
+def _sizes(parameters: Any, path: Path, what: str) -> dict[str, Any]:
+    """The run's settings under the names of the hub's ``config.json``."""
+    n_heads = _setting(parameters, "config", "model", "n_heads")
+    if not isinstance(n_heads, int):
+        raise UserError(
+            f"{what}: {path} does not say how many attention heads its network has "
+            "(hyper_parameters.config.model.n_heads); use the checkpoint in the hub's format, a "
+            "folder with config.json"
+        )
+
+    def either(name: str) -> Any:
+        """Of BD3-LM's group ``algo``, else (MDLM) of the top."""
+        found = _setting(parameters, "config", "algo", name)
+        return _setting(parameters, "config", name) if found is None else found
+
+    return {
+        "model_type": MODEL_TYPES[0],
+        "n_heads": n_heads,
+        "time_conditioning": either("time_conditioning"),
+        "causal": either("parameterization") == "ar" or either("causal_attention"),
+    }
+
+
+def _refuse_other_networks(sizes: Mapping[str, Any], path: Path, what: str) -> None:
+    if sizes.get("model_type") not in MODEL_TYPES:
+        raise UserError(
+            f"{what}: {path} holds a network of type {sizes.get('model_type')!r}, not one of "
+            f"{', '.join(MODEL_TYPES)}"
+        )
+    if sizes.get("time_conditioning"):
+        raise UserError(
+            f"{what}: the network in {path} is told the noise level (time_conditioning), which "
+            "ours is not; use a checkpoint trained without"
+        )
+    if sizes.get("causal"):
+        raise UserError(
+            f"{what}: the network in {path} is causal, the autoregressive baseline of BD3-LM; use "
+            "a checkpoint of BD3-LM or MDLM"
+        )
+
+
+# -- folding ----------------------------------------------------------------------------------
+
+
+def _fold(
+    weights: Weights, sizes: Mapping[str, Any], what: str
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    embedding = weights.take("vocab_embed.embedding", None, None)
+    vocab_size, dim = embedding.shape
+    _check_sizes(sizes, {"vocab_size": vocab_size, "hidden_dim": dim}, weights.path, what)
+    cond = _conditioning(weights)
+    stack = {"embedding.weight": embedding}
+    n_layers = sum(bool(re.fullmatch(r"blocks\.\d+\.norm1\.weight", n)) for n in weights.names)
+    _check_sizes(sizes, {"n_blocks": n_layers}, weights.path, what)
+    hidden_dim = None
+    for i in range(n_layers):
+        block, hidden_dim = _fold_block(weights, f"blocks.{i}.", cond, dim, hidden_dim)
+        stack |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
+    shift, scale = _modulation(weights, "output_layer.", cond, 2, dim)
+    head = _take(weights, "output_layer.linear.weight", vocab_size, dim)
+    bias = _take(weights, "output_layer.linear.bias", vocab_size)
+    stack["norm.weight"] = _take(weights, "output_layer.norm_final.weight", dim) * (1 + scale)
+    stack["head.weight"] = head[:-1]  # the mask token, the last row, is never predicted
+    stack["output_bias"] = (bias + head @ shift)[:-1]
+    n_heads = sizes.get("n_heads")
+    if not isinstance(n_heads, int) or n_heads < 1 or dim % n_heads:
+        raise UserError(
+            f"{what}: {weights.path}: n_heads={n_heads} does not divide the width {dim}; get the "
+            "checkpoint again"
+        )
+    config = ModelConfig(
+        vocab_size=vocab_size,
+        dim=dim,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        hidden_dim=hidden_dim,
+        norm="layernorm",
+        norm_eps=1e-5,
+        mlp="gelu",
+        attention_bias=True,
+        mlp_bias=True,
+        qk_norm=False,
+        rope_base=10_000.0,
+        tie_embeddings=False,
+        head_bias=True,
+    )
+    return config, {name: tensor.float().contiguous() for name, tensor in stack.items()}
+
+
+def _check_sizes(sizes: Mapping[str, Any], found: Mapping[str, int], path: Path, what: str) -> None:
+    for name, value in found.items():
+        if sizes.get(name, value) != value:
+            raise UserError(
+                f"{what}: the weights in {path} do not fit its configuration: {name} is {value}, "
+                f"expected {sizes[name]}"
+            )
+
+
+def _conditioning(weights: Weights) -> Tensor:
+    """[C] float64: SiLU of the time embedding at sigma 0, whose cosines are 1 and sines 0."""
+    first = _take(weights, "sigma_map.mlp.0.weight", None, 2 * FREQUENCIES)
+    hidden = first[:, :FREQUENCIES].sum(1)
+    hidden = F.silu(hidden + _take(weights, "sigma_map.mlp.0.bias", len(hidden)))
+    second = _take(weights, "sigma_map.mlp.2.weight", None, len(hidden))
+    return F.silu(second @ hidden + _take(weights, "sigma_map.mlp.2.bias", len(second)))
+
+
+def _modulation(weights: Weights, prefix: str, cond: Tensor, parts: int, dim: int) -> list[Tensor]:
+    """The ``parts`` vectors [D], float64, that the adaptive norms of one layer come to."""
+    weight = _take(weights, f"{prefix}adaLN_modulation.weight", parts * dim, len(cond))
+    bias = _take(weights, f"{prefix}adaLN_modulation.bias", parts * dim)
+    return list((weight @ cond + bias).chunk(parts))
+
+
+def _fold_block(
+    weights: Weights, prefix: str, cond: Tensor, dim: int, hidden_dim: int | None
+) -> tuple[dict[str, Tensor], int]:
+    """One block's weights by our names, and the width of its MLP."""
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = _modulation(weights, prefix, cond, 6, dim)
+    qkv = _take(weights, f"{prefix}attn_qkv.weight", 3 * dim, dim)
+    qkv_bias = qkv @ shift
+    up = _take(weights, f"{prefix}mlp.0.weight", hidden_dim, dim)
+    hidden_dim = len(up)
+    down = _take(weights, f"{prefix}mlp.2.weight", dim, hidden_dim)
+    folded = {
+        "attention_norm.weight": _take(weights, f"{prefix}norm1.weight", dim) * (1 + scale),
+        "attention.wq.weight": qkv[:dim],
+        "attention.wq.bias": qkv_bias[:dim],
+        "attention.wkv.weight": qkv[dim:],
+        "attention.wkv.bias": qkv_bias[dim:],
+        "attention.wo.weight": gate[:, None] * _take(weights, f"{prefix}attn_out.weight", dim, dim),
+        "mlp_norm.weight": _take(weights, f"{prefix}norm2.weight", dim) * (1 + mlp_scale),
+        "mlp.up.weight": up,
+        "mlp.up.bias": _take(weights, f"{prefix}mlp.0.bias", hidden_dim) + up @ mlp_shift,
+        "mlp.down.weight": mlp_gate[:, None] * down,
+        "mlp.down.bias": mlp_gate * _take(weights, f"{prefix}mlp.2.bias", dim),
+    }
+    return folded, hidden_dim
+
+
+def _take(weights: Weights, name: str, *shape: int | None) -> Tensor:
+    """In float64: folding adds no rounding of its own worth speaking of."""
+    return weights.take(name, *shape).double()

@@ -1,0 +1,289 @@
+"""BD3-LM's checkpoints in our network give the logits they give in theirs; others are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hbd3lm.errors import UserError
+from hbd3lm.model.batch import Tokens
+from hbd3lm.model.families.bd3lm import read_bd3lm
+from hbd3lm.model.mask import Tags
+from hbd3lm.model.transformer import Transformer
+from tests.model.families.dit import (
+    DIM,
+    LAYERS,
+    SIZES,
+    VOCABULARY,
+    block_diffusion_mask,
+    dit_logits,
+    random_weights,
+)
+
+LENGTH, MASK = 16, VOCABULARY - 1
+
+
+def write_hub(
+    folder: Path, weights: dict[str, Tensor], form: str = "safetensors", **changes
+) -> Path:
+    """A folder as on the hub: everything under ``backbone.``, their configuration beside it."""
+    folder.mkdir(exist_ok=True)
+    sizes = {"model_type": "bd3lm", "block_size": 4, "cross_attn": True, **SIZES, **changes}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    named = {f"backbone.{name}": tensor for name, tensor in weights.items()}
+    named["sampling_eps_min"] = torch.tensor(0.3)
+    if form == "safetensors":
+        save_file(named, folder / "model.safetensors")
+    else:
+        torch.save(named, folder / "pytorch_model.bin")
+    return folder
+
+
+def lightning_content(weights: dict[str, Tensor], compiled: bool = False) -> dict:
+    """What Lightning keeps of their runs: settings and tokenizer as objects, weights, average."""
+    prefix = "backbone._orig_mod." if compiled else "backbone."
+    table = {prefix + name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    table[prefix + "rotary_emb.inv_freq"] = torch.ones(4)
+    config = {
+        "model": {"n_heads": SIZES["n_heads"], "length": "${block_size}"},
+        "block_size": 4,
+        "algo": {"name": "bd3lm", "parameterization": "subs", "time_conditioning": False},
+        "trainer": {"devices": [0, 1]},
+    }
+    return {
+        "state_dict": {**table, "sampling_eps_min": torch.tensor(0.3)},
+        "ema": {"decay": 0.9999, "num_updates": 7, "shadow_params": list(weights.values())},
+        "hyper_parameters": {"config": OmegaConf.create(config), "tokenizer": None},
+        "loops": {"fit_loop": {}},
+        "optimizer_states": [{"state": {0: torch.ones(2)}}],
+    }
+
+
+def load(path: Path) -> Transformer:
+    config, stack, _ = read_bd3lm(path, "model.path")
+    net = Transformer(config)
+    net.load_state_dict({f"stacks.shared.{name}": tensor for name, tensor in stack.items()})
+    return net.eval()
+
+
+def noisy_and_clean(seed: int = 1) -> tuple[Tensor, Tensor]:
+    """x_t and x_0, each [3, LENGTH]."""
+    generator = torch.Generator().manual_seed(seed)
+    x_0 = torch.randint(MASK, (3, LENGTH), generator=generator)
+    masked = torch.rand(x_0.shape, generator=generator) < torch.tensor([[0.3], [0.7], [1.0]])
+    return x_0.masked_fill(masked, MASK), x_0
+
+
+def tokens(ids: Tensor, block_size: int, noisy: bool) -> Tokens:
+    position = torch.arange(LENGTH).expand_as(ids)
+    tags = Tags(torch.zeros_like(ids), torch.full_like(ids, noisy).bool(), position // block_size)
+    return Tokens(ids, position, tags)
+
+
+@torch.no_grad()
+def our_logits(net: Transformer, x_t: Tensor, x_0: Tensor, block_size: int) -> Tensor:
+    _, past = net(tokens(x_0, block_size, False), keys_only=True)
+    hidden, _ = net(tokens(x_t, block_size, True), past)
+    return net.logits(hidden)
+
+
+@torch.no_grad()
+def their_logits(weights, x_t: Tensor, x_0: Tensor, block_size: int) -> Tensor:
+    """Of x_t, without that of the mask token, which both methods set to minus infinity."""
+    position = torch.arange(LENGTH).repeat(2)
+    mask = block_diffusion_mask(LENGTH, block_size)
+    logits = dit_logits(weights, torch.cat([x_t, x_0], 1), position, mask)
+    return logits[:, :LENGTH, :-1]
+
+
+# -- equal logits -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+@pytest.mark.parametrize("block_size", [4, 8, 16])
+def test_block_diffusion_passes_give_the_logits_of_their_network(block_size, form, tmp_path):
+    weights = random_weights()
+    net = load(write_hub(tmp_path, weights, form, block_size=block_size))
+    x_t, x_0 = noisy_and_clean()
+    theirs = their_logits(weights, x_t, x_0, block_size)
+    torch.testing.assert_close(our_logits(net, x_t, x_0, block_size), theirs, atol=1e-4, rtol=1e-4)
+    assert theirs.std() > 0.5  # no agreement of nothing with nothing
+
+
+@torch.no_grad()
+def test_masked_diffusion_gives_the_logits_of_their_network(tmp_path):
+    weights = random_weights(1)
+    net = load(write_hub(tmp_path, weights, model_type="mdlm"))
+    x_t, _ = noisy_and_clean()
+    everything = torch.ones(LENGTH, LENGTH, dtype=torch.bool)
+    theirs = dit_logits(weights, x_t, torch.arange(LENGTH), everything)[..., :-1]
+    hidden, _ = net(tokens(x_t, LENGTH, True))
+    torch.testing.assert_close(net.logits(hidden), theirs, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_loss_of_the_folded_network_is_that_of_its_logits(tmp_path):
+    """The head's bias is in the loss as well, not in the logits alone."""
+    net = load(write_hub(tmp_path, random_weights()))
+    x_t, x_0 = noisy_and_clean()
+    hidden, _ = net(tokens(x_t, LENGTH, True))
+    hidden, targets = hidden.flatten(0, 1), x_0.flatten()
+    plain = torch.nn.functional.cross_entropy(net.logits(hidden), targets, reduction="none")
+    torch.testing.assert_close(net.cross_entropy(hidden, targets), plain)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_lightning_file_gives_its_averaged_weights(compiled, tmp_path):
+    weights = random_weights()
+    torch.save(lightning_content(weights, compiled), tmp_path / "last.ckpt")
+    x_t, x_0 = noisy_and_clean()
+    ours = our_logits(load(tmp_path / "last.ckpt"), x_t, x_0, 4)
+    theirs = their_logits(weights, x_t, x_0, 4)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert "averaged weights" in read_bd3lm(tmp_path / "last.ckpt", "model.path")[2][0]
+
+
+def test_without_an_average_the_last_weights_are_taken_and_that_is_said(tmp_path):
+    weights = random_weights()
+    content = lightning_content(weights)
+    content["state_dict"] |= {f"backbone.{name}": tensor for name, tensor in weights.items()}
+    del content["ema"]
+    torch.save(content, tmp_path / "last.ckpt")
+    x_t, x_0 = noisy_and_clean()
+    ours = our_logits(load(tmp_path / "last.ckpt"), x_t, x_0, 4)
+    torch.testing.assert_close(ours, their_logits(weights, x_t, x_0, 4), atol=1e-4, rtol=1e-4)
+    assert "no averaged weights" in read_bd3lm(tmp_path / "last.ckpt", "model.path")[2][0]
+
+
+# -- refusals ---------------------------------------------------------------------------------
+
+
+def refused(path: Path, message: str) -> None:
+    """One line that names the file."""
+    with pytest.raises(UserError, match=message) as refusal:
+        read_bd3lm(path, "model.path")
+    text = str(refusal.value)
+    assert "\n" not in text and text.startswith("model.path: ") and str(path) in text
+
+
+@pytest.mark.parametrize("name", random_weights())
+def test_a_missing_or_misshapen_tensor_is_named(name, tmp_path):
+    weights = random_weights()
+    less = {n: tensor for n, tensor in weights.items() if n != name}
+    refused(write_hub(tmp_path / "less", less), r"holds no tensor|do not fit its configuration")
+    wrong = weights | {name: torch.cat([weights[name], weights[name][:1]])}
+    refused(write_hub(tmp_path / "wrong", wrong), r"is \[?\d.*, expected")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "llama"}, "type 'llama', not one of bd3lm, mdlm"),
+        ({"time_conditioning": True}, "told the noise level .*time_conditioning"),
+        ({"causal": True}, "is causal"),
+        ({"n_heads": 5}, f"n_heads=5 does not divide the width {DIM}"),
+        ({"n_heads": None}, "n_heads=None does not divide"),
+        ({"vocab_size": VOCABULARY + 1}, f"vocab_size is {VOCABULARY}, expected {VOCABULARY + 1}"),
+        ({"hidden_dim": 32}, f"hidden_dim is {DIM}, expected 32"),
+        ({"n_blocks": LAYERS + 1}, f"n_blocks is {LAYERS}, expected {LAYERS + 1}"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(changes, message, tmp_path):
+    refused(write_hub(tmp_path, random_weights(), **changes), message)
+
+
+def test_a_tensor_nobody_knows_of_is_refused(tmp_path):
+    refused(write_hub(tmp_path, random_weights() | {"blocks.0.gate": torch.ones(2)}), "blocks.0.ga")
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("place", ["hyper_parameters", "state_dict", "ema", "shell"])
+def test_code_in_a_lightning_file_is_refused_and_not_executed(place, tmp_path):
+    content = lightning_content(random_weights())
+    bomb = Bomb(tmp_path / "executed")
+    if place == "shell":  # inside an object that is read as a shell
+        content["hyper_parameters"]["config"]._content["bomb"] = bomb
+    else:
+        content[place]["bomb"] = bomb
+    torch.save(content, tmp_path / "last.ckpt")
+    refused(tmp_path / "last.ckpt", "holds more .*mkdir.*nothing of it was executed")
+    assert not bomb.path.exists()
+
+
+@pytest.mark.parametrize("module", ["omegaconf", "transformers"])
+def test_a_class_with_the_name_of_a_library_is_not_imported_nor_called(module, tmp_path):
+    """What is read as a shell may claim any name: nothing is looked up by it."""
+    content = lightning_content(random_weights())
+
+    def build(name: str):
+        raise AssertionError
+
+    build.__module__, build.__qualname__ = f"{module}.no_such_module", "build"
+
+    class Claims:
+        def __reduce__(self):
+            return build, ("x",)
+
+    content["hyper_parameters"]["config"] = OmegaConf.create({"model": {"n_heads": 3}})
+    content["hyper_parameters"]["other"] = Claims()
+    fake = types.ModuleType(f"{module}.no_such_module")
+    fake.build = build
+    sys.modules[fake.__name__] = fake  # pickle checks a name when it writes it
+    try:
+        torch.save(content, tmp_path / "last.ckpt")
+    finally:
+        del sys.modules[fake.__name__]
+    assert load(tmp_path / "last.ckpt") is not None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda c: c.pop("state_dict"), "no state_dict"),
+        (lambda c: c["state_dict"].popitem() and c["state_dict"].clear(), "do not match its state"),
+        (lambda c: c["ema"]["shadow_params"].pop(), "do not match its state_dict"),
+        (lambda c: c["ema"]["shadow_params"].reverse(), "do not match its state_dict"),
+        (lambda c: c["ema"].update(shadow_params=3), "do not match its state_dict"),
+        (lambda c: c.pop("hyper_parameters"), "does not say how many attention heads"),
+        (lambda c: c["hyper_parameters"].update(config=None), "does not say how many attention"),
+        (
+            lambda c: c["hyper_parameters"]["config"]["algo"].update(parameterization="ar"),
+            "is causal",
+        ),
+        (
+            lambda c: c["hyper_parameters"]["config"]["algo"].update(time_conditioning=True),
+            "told the noise level",
+        ),
+    ],
+)
+def test_a_lightning_file_that_does_not_add_up_is_refused(spoil, message, tmp_path):
+    content = lightning_content(random_weights())
+    spoil(content)
+    torch.save(content, tmp_path / "last.ckpt")
+    refused(tmp_path / "last.ckpt", message)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 2000])
+def test_a_cut_off_file_is_refused(keep, tmp_path):
+    torch.save(lightning_content(random_weights()), tmp_path / "last.ckpt")
+    content = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(content[:keep])
+    refused(tmp_path / "last.ckpt", "damaged")
