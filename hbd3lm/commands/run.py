@@ -275,7 +275,7 @@ def _train(cfg: DictConfig) -> int | None:
 
     import torch
 
-    from hbd3lm.model.match import operations_per_token
+    from hbd3lm.model.cost import pass_operations
     from hbd3lm.model.transformer import Transformer
     from hbd3lm.train.preemption import EXIT_STATUS, Preempted, leave_processes
     from hbd3lm.train.run import train as run_training
@@ -286,7 +286,8 @@ def _train(cfg: DictConfig) -> int | None:
     print(
         f"model: {_name_model(cfg)}, {net.count_parameters():,} parameters "
         f"({net.count_parameters(embeddings=False):,} without embeddings), "
-        f"{operations_per_token(card.model) / 1e6:,.1f} million operations a token; "
+        f"{pass_operations(card.model, 1, 0, 1).total / 1e6:,.1f} million operations a token "
+        "(attention's aside); "
         f"{len(documents['train'])} problems, {len(documents['valid'])} held out; "
         f"layout {_describe(card.layout)}"
     )

@@ -49,9 +49,7 @@ class Objective(Protocol):
         """Documents and their noise as a batch; ``rows`` None: one document a row."""
 
 
-def negative_log_likelihood(
-    net: Transformer, batch: Batch, frozen: Container[str] = ()
-) -> Tensor:
+def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[str] = ()) -> Tensor:
     """Weighted cross-entropy of every document and segment: float32 [documents, segments].
 
     For diffusion this is an unbiased estimate of the NELBO, for ``ar`` the exact NLL, in nats.
