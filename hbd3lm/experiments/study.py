@@ -65,14 +65,15 @@ class Study:
         """The study ``experiment=name`` with the user's overrides (KEY=VALUE).
 
         Overrides of ``experiment.*`` change the study, all others every run. ``smoke``: the
-        size of the group's ``smoke_size``, where the user does not say otherwise.
+        size of the group's ``smoke_size``, where the user does not say otherwise. With a ``data=``
+        of the user's, the experiment's own settings of the data are left out.
 
         Raises:
             UserError: an unknown key or experiment, or a setting that the study gives itself.
         """
         from omegaconf import OmegaConf
 
-        mine = [o for o in overrides if o.startswith("experiment.")]
+        mine = [o for o in overrides if o.lstrip("+~").startswith("experiment.")]
         others = [o for o in overrides if o not in mine]
         for override in others:
             key = override.lstrip("+~").partition("=")[0]
@@ -85,12 +86,15 @@ class Study:
             size = compose([f"experiment={name}"]).experiment.smoke_size
             given = OmegaConf.create({})
             for override in mine:
-                key = override.partition("=")[0].removeprefix("experiment.")
+                key = override.lstrip("+~").partition("=")[0].removeprefix("experiment.")
                 OmegaConf.update(given, key, OmegaConf.select(group, key))
             group = OmegaConf.merge(group, size, given, {"smoke": True})
         if not group.seeds:
             raise UserError("experiment.seeds: at least one seed is needed, e.g. [0]")
-        study = cls(group, ("trainer.devices=1", *group.settings, *others))
+        settings = list(group.settings)
+        if any(o.startswith("data=") for o in others):
+            settings = [s for s in settings if not s.startswith(("data=", "data."))]
+        study = cls(group, ("trainer.devices=1", *settings, *others))
         devices = compose(study.base).trainer.devices
         if devices != 1:
             raise UserError(
