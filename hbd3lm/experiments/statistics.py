@@ -25,18 +25,24 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; NaN where there are too few data to give one."""
+    """A value with its 95 % interval; NaN where there are too few data to give one.
+
+    Attributes:
+        is_bound: the value estimates an upper bound of what the column names.
+    """
 
     value: float
     low: float = math.nan
     high: float = math.nan
+    is_bound: bool = False
 
-    def to_dict(self) -> dict[str, float | None]:
-        """JSON-ready: NaN becomes None."""
-        return {
+    def to_dict(self) -> dict[str, float | bool | None]:
+        """JSON-ready: NaN becomes None. ``is_bound`` stands where it is true."""
+        found: dict[str, float | bool | None] = {
             name: None if math.isnan(number) else number
             for name, number in (("value", self.value), ("low", self.low), ("high", self.high))
         }
+        return found | ({"is_bound": True} if self.is_bound else {})
 
 
 @dataclass(frozen=True)
