@@ -204,9 +204,16 @@ def command_of(study: Study) -> str:
     import shlex
 
     from hbd3lm.commands.run import override_value
+    from hbd3lm.experiments.study import compose
 
-    given = {k: v for k, v in _plain(study.settings).items()
-             if k in ("output_dir", "seeds", "smoke")}  # fmt: skip
+    usual = _plain(compose([f"experiment={study.name}"]).experiment)
+    if study.settings.smoke:
+        usual |= usual["smoke_size"]
+    given = {
+        key: value
+        for key, value in _plain(study.settings).items()
+        if key not in ("settings", "smoke_size") and value != usual.get(key)
+    }
     mine = [f"experiment.{key}={override_value(value)}" for key, value in given.items()]
     kept = [o for o in study.base[1:] if o not in study.settings.settings]
     return shlex.join(

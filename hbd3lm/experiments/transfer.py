@@ -12,7 +12,6 @@ weights, its bounds of the target's plans and its own plans are the source's, to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -185,9 +184,7 @@ def _tuned_run(
 def _measure(run: Run, *further: str) -> Measured:
     """Samples and likelihoods on the study's test problems, or those that ``further`` names."""
     _, records = run.sample("eval", "full", *further)
-    run.perplexity("eval", *further)
-    with (run.folder / "eval" / "perplexity.jsonl").open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+    _, rows = run.likelihoods("eval", *further)
     nats, tokens = (
         {name: np.array([row[key][name] for row in rows]) for name in rows[0][key]}
         for key in ("nats", "tokens")

@@ -18,7 +18,8 @@ TOY = [
     "training.hierarchical.plan_len=16", "training.hierarchical.exec_len=16",
     "training.batch_size=4", "training.max_steps=4", "training.valid_every=2",
     "data.num_train=40", "data.num_test=6", "eval.num_examples=5", "trainer.loggers=[]",
-    "experiment.source=[data=laboratory,data.num_train=30,training.max_steps=4]",
+    "experiment.source=['data=laboratory','data.num_train=30','training.max_steps=4']",
+    "data=laboratory", "model=nano", "block_size=4",
     "experiment.compared=[frozen,all,flat_scratch]", "experiment.sizes=[12,20]",
 ]  # fmt: skip
 
@@ -78,7 +79,7 @@ def test_a_plan_module_that_changed_is_no_result_but_an_error(done):
     study, results = done
     runs = {run.name: run for run in results.runs}
     on_target = [o for o in (*study.base, *study.data) if transfer._is_data(o)]
-    with pytest.raises(RuntimeError, match="a frozen plan module has changed: .*all-12-seed0"):
+    with pytest.raises(RuntimeError, match=r"a frozen plan module has changed: .*all-12-seed0"):
         transfer._compare_plans(runs["source-separate-seed0"], runs["all-12-seed0"], on_target)
 
 
