@@ -281,7 +281,7 @@ def _train(cfg: DictConfig) -> int | None:
 
     import torch
 
-    from hbd3lm.model.match import operations_per_token
+    from hbd3lm.model.cost import pass_operations
     from hbd3lm.model.transformer import Transformer
     from hbd3lm.train.preemption import EXIT_STATUS, Preempted, leave_processes
     from hbd3lm.train.run import train as run_training
@@ -292,7 +292,8 @@ def _train(cfg: DictConfig) -> int | None:
     print(
         f"model: {_name_model(cfg)}, {net.count_parameters():,} parameters "
         f"({net.count_parameters(embeddings=False):,} without embeddings), "
-        f"{operations_per_token(card.model) / 1e6:,.1f} million operations a token; "
+        f"{pass_operations(card.model, 1, 0, 1).total / 1e6:,.1f} million operations a token "
+        "(attention's aside); "
         f"{len(documents['train'])} problems, {len(documents['valid'])} held out; "
         f"layout {_describe(card.layout)}"
     )
@@ -366,11 +367,12 @@ def _describe(layout: Layout) -> str:
 
 
 def ppl_eval(cfg: DictConfig) -> None:
-    """NELBO per token and perplexity of plan and execution."""
+    """NELBO per token and perplexity of plan and execution, and of every problem."""
     from rich.progress import track
 
     from hbd3lm.commands import build
-    from hbd3lm.evaluate.perplexity import perplexities
+    from hbd3lm.evaluate.perplexity import likelihoods
+    from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainingConfig
 
     config = build.typed(TrainingConfig, cfg.training, "training")
@@ -378,7 +380,7 @@ def ppl_eval(cfg: DictConfig) -> None:
     loaded, examples, token_set = _load_for_evaluation(cfg)
     documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
     with _explain_memory(loaded, "training.batch_size", config.batch_size):
-        result = perplexities(
+        found = likelihoods(
             loaded.net,
             loaded.objective,
             documents,
@@ -391,9 +393,14 @@ def ppl_eval(cfg: DictConfig) -> None:
             cfg.eval.precision,
             cfg.eval.max_samples,
         )
-    result = {"token_set": token_set, **result}
+    result = {"token_set": token_set, **found.summary()}
+    path = Path(cfg.eval.output_dir) / "perplexity.jsonl"
+    with atomic_write(path) as file:
+        for example, row in zip(examples, found.rows()):
+            file.write(json.dumps({"id": example.id, **row}) + "\n")
     _print_perplexities(result)
     _write_result(cfg, "perplexity.json", result, loaded)
+    print(f"of every problem: {path}")
 
 
 def _print_perplexities(result: dict) -> None:

@@ -48,7 +48,7 @@ class Column:
     def text(self, cell: Cell) -> str:
         """A cell as printed; what is not known is a dash."""
         if isinstance(cell, Estimate):
-            value = self.text(cell.value)
+            value = ("≤ " if cell.is_bound else "") + self.text(cell.value)
             if math.isnan(cell.low):
                 return value
             low, high = (self.text(x).removesuffix(" %") for x in (cell.low, cell.high))
@@ -119,7 +119,8 @@ class Table:
                 line: list[Any] = []
                 for cell, three in zip(row, wide):
                     if isinstance(cell, Estimate):
-                        line += cell.to_dict().values()
+                        found = cell.to_dict()
+                        line += [found["value"], found["low"], found["high"]]
                     else:
                         line += [cell, None, None] if three else [cell]
                 writer.writerow(line)
@@ -203,9 +204,16 @@ def command_of(study: Study) -> str:
     import shlex
 
     from hbd3lm.commands.run import override_value
+    from hbd3lm.experiments.study import compose
 
-    given = {k: v for k, v in _plain(study.settings).items()
-             if k in ("output_dir", "seeds", "smoke")}  # fmt: skip
+    usual = _plain(compose([f"experiment={study.name}"]).experiment)
+    if study.settings.smoke:
+        usual |= usual["smoke_size"]
+    given = {
+        key: value
+        for key, value in _plain(study.settings).items()
+        if key not in ("settings", "smoke_size") and value != usual.get(key)
+    }
     mine = [f"experiment.{key}={override_value(value)}" for key, value in given.items()]
     kept = [o for o in study.base[1:] if o not in study.settings.settings]
     return shlex.join(
@@ -264,9 +272,9 @@ def _json(value: Any) -> Any:
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-          "<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "±": r"$\pm$"}  # fmt: skip
+          "<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "≤": r"$\le$", "±": r"$\pm$"}  # fmt: skip
 
 
 def _latex(text: str) -> str:
-    text = re.sub(r"[\\~^<>→±]|[&%$#_{}]", lambda m: _LATEX.get(m[0], "\\" + m[0]), text)
+    text = re.sub(r"[\\~^<>→≤±]|[&%$#_{}]", lambda m: _LATEX.get(m[0], "\\" + m[0]), text)
     return text

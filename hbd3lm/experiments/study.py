@@ -44,6 +44,12 @@ STORE = "models"
 OWN = ("mode", "run_dir", "run_name", "checkpoint", "seed", "eval.output_dir")
 """Settings that a study gives its runs itself."""
 SPLITS = ("train", "test")
+OF_THE_DATA = (
+    "data=",
+    "data.",
+    *(f"training.hierarchical.{segment}_len=" for segment in ("question", "plan", "exec")),
+)
+"""Settings of an experiment that fit its own data only."""
 NOT_TRAINED = ("mode", "run_dir", "run_name", "checkpoint", "sampling", "eval")
 """Groups of the configuration that no trained weight depends on."""
 
@@ -65,14 +71,15 @@ class Study:
         """The study ``experiment=name`` with the user's overrides (KEY=VALUE).
 
         Overrides of ``experiment.*`` change the study, all others every run. ``smoke``: the
-        size of the group's ``smoke_size``, where the user does not say otherwise.
+        size of the group's ``smoke_size``, where the user does not say otherwise. With a ``data=``
+        of the user's, the experiment's own settings of data and lengths are left out.
 
         Raises:
             UserError: an unknown key or experiment, or a setting that the study gives itself.
         """
         from omegaconf import OmegaConf
 
-        mine = [o for o in overrides if o.startswith("experiment.")]
+        mine = [o for o in overrides if o.lstrip("+~").startswith("experiment.")]
         others = [o for o in overrides if o not in mine]
         for override in others:
             key = override.lstrip("+~").partition("=")[0]
@@ -85,12 +92,15 @@ class Study:
             size = compose([f"experiment={name}"]).experiment.smoke_size
             given = OmegaConf.create({})
             for override in mine:
-                key = override.partition("=")[0].removeprefix("experiment.")
+                key = override.lstrip("+~").partition("=")[0].removeprefix("experiment.")
                 OmegaConf.update(given, key, OmegaConf.select(group, key))
             group = OmegaConf.merge(group, size, given, {"smoke": True})
         if not group.seeds:
             raise UserError("experiment.seeds: at least one seed is needed, e.g. [0]")
-        study = cls(group, ("trainer.devices=1", *group.settings, *others))
+        settings = list(group.settings)
+        if any(o.startswith("data=") for o in others):
+            settings = [s for s in settings if not s.startswith(OF_THE_DATA)]
+        study = cls(group, ("trainer.devices=1", *settings, *others))
         devices = compose(study.base).trainer.devices
         if devices != 1:
             raise UserError(
@@ -146,6 +156,22 @@ class Study:
                     results[first.name] = work(first)
             waiting = held
         return [results[run.name] for run in runs]
+
+    def once(self, name: str, stamp: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict:
+        """What ``work`` returns (JSON-ready), kept in ``<name>.json`` of the folder.
+
+        It is made again where ``stamp`` is another; by one process, for which others wait.
+        """
+        path = self.folder / f"{name}.json"
+        with output_lock(path, wait=True):
+            found = _read(path)
+            if found.get("made_with") != json.loads(json.dumps(stamp)):
+                print(f"\n[{self.name}] {name}", flush=True)
+                found = {"made_with": stamp, **work()}
+                with atomic_write(path) as file:
+                    json.dump(found, file, indent=2)
+                    file.write("\n")
+            return found
 
     @cached_property
     def data(self) -> tuple[str, ...]:
@@ -242,15 +268,20 @@ class Run:
         """What ``mode=ppl_eval`` writes, made in ``folder/label``."""
         return self._evaluate("ppl_eval", "perplexity.json", label, further)
 
+    def likelihoods(
+        self, label: str = "eval", *further: str
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The same, and what it has of every problem: nats and tokens by segment."""
+        result = self.perplexity(label, *further)
+        return result, _read_lines(self.folder / label / "perplexity.jsonl")
+
     def sample(
         self, label: str = "eval", mode: str = "full", *further: str
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """What ``mode=sample_eval`` writes, made in ``folder/label``: scores and records."""
         further = (f"sampling.mode={mode}", *further)
         result = self._evaluate("sample_eval", f"sample_eval_{mode}.json", label, further)
-        path = self.folder / label / f"samples_{mode}.jsonl"
-        with path.open(encoding="utf-8") as lines:
-            return result, [json.loads(line) for line in lines]
+        return result, _read_lines(self.folder / label / f"samples_{mode}.jsonl")
 
     def load(self) -> LoadedModel:
         """The trained network, with everything needed to use it."""
@@ -261,18 +292,19 @@ class Run:
     def _evaluate(self, mode: str, file: str, label: str, further: Sequence[str]) -> dict:
         path = self.folder / label / file
         settings = self.settings_of(mode, f"eval.output_dir={_quoted(path.parent)}", *further)
-        stamp, done = (
-            path.with_name(f"{path.name}.stamp"),
-            {
-                "settings": settings,
-                "weights": self.weights,
-            },
-        )
+        cfg = compose(settings)
+        problems = Path(cfg.data[f"{cfg.eval.split}_path"] or "")
+        done = {
+            "settings": settings,
+            "weights": self.weights,
+            "problems": file_digest(problems)[:16] if problems.is_file() else None,
+        }
+        stamp = path.with_name(f"{path.name}.stamp")
         if not path.is_file() or _read(stamp) != done:
             print(f"\n[{self.study.name}] {self.name}: {mode} ({label})", flush=True)
-            _dispatch(compose(settings))
-            with atomic_write(stamp) as file:
-                json.dump(done, file, indent=2)
+            _dispatch(cfg)
+            with atomic_write(stamp) as out:
+                json.dump(done, out, indent=2)
         return _read(path)
 
 
@@ -317,6 +349,11 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _digest(value: Any) -> str:

@@ -164,6 +164,11 @@ def _training(card: ModelCard, facts: RunFacts, data_name: str) -> str:
         f"Steps: {summary['steps']:,} of {card.settings.get('problems_per_step', '?')} problems, "
         f"precision {summary['precision']}, seed {card.settings.get('seed', '?')}.",
     ]
+    start = summary.get("started_from")
+    if start:
+        lines.append(f"Started from weights {start['fingerprint']} (`{start['path']}`).")
+    if summary.get("frozen"):
+        lines.append(f"Frozen: the {summary['frozen']} module.")
     if summary.get("best_valid_nelbo") is not None:
         lines.append(
             f"Best validation loss: {summary['best_valid_nelbo']:.4f} nats per token "

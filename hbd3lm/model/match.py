@@ -1,4 +1,4 @@
-"""Separate modules of a fair size: as many operations a token as a shared stack, or as many weights.
+"""Separate modules of a fair size: those that hold as many weights as a shared stack.
 
 Two modules of the shared stack's own sizes cost the same per token, since every token runs through
 one of them, but hold twice the weights. To hold as many weights they must be smaller; then they
@@ -12,21 +12,15 @@ from dataclasses import replace
 
 from hbd3lm.errors import UserError
 from hbd3lm.model.config import ModelConfig
-from hbd3lm.model.memory import count_weights
+from hbd3lm.model.cost import parameters_by_module
 
 MULTIPLE = 8
 """Of the widths chosen here: what matrix products like."""
 
 
-def operations_per_token(config: ModelConfig) -> int:
-    """Floating-point operations of the matrices that a predicted token meets, forwards.
-
-    Two a weight: those of the blocks and the head of its module. Attention's products with the
-    keys, whose number depends on the text, are the same for shared and for separate modules of
-    one width.
-    """
-    blocks = count_weights(replace(config, modules="shared"))[1]
-    return 2 * (blocks + (config.vocab_size - 1) * config.dim)
+def count(config: ModelConfig) -> int:
+    """All weights."""
+    return sum(module.total for module in parameters_by_module(config).values())
 
 
 def match_parameters(config: ModelConfig) -> ModelConfig:
@@ -39,7 +33,7 @@ def match_parameters(config: ModelConfig) -> ModelConfig:
     Raises:
         UserError: the shared stack is too small to be divided.
     """
-    target = count_weights(replace(config, modules="shared"))[0]
+    target = count(replace(config, modules="shared"))
     proportion = config.resolved_hidden_dim / config.dim
     step = MULTIPLE if config.head_dim else math.lcm(MULTIPLE, 2 * config.n_heads)
 
@@ -48,7 +42,7 @@ def match_parameters(config: ModelConfig) -> ModelConfig:
         return replace(config, dim=dim, hidden_dim=hidden)
 
     def excess(dim: int) -> int:
-        return count_weights(modules(dim, proportion * dim))[0] - target
+        return count(modules(dim, proportion * dim)) - target
 
     widths = range(step, config.dim + 1, step)
     low, high = 0, len(widths) - 1
@@ -63,5 +57,5 @@ def match_parameters(config: ModelConfig) -> ModelConfig:
         low, high = (middle, high) if excess(widths[middle]) <= 0 else (low, middle)
     dim = min(widths[low], widths[high], key=lambda d: abs(excess(d)))
     # The count is linear in the MLP's width.
-    one, two = (count_weights(modules(dim, MULTIPLE * k))[0] for k in (1, 2))
+    one, two = (count(modules(dim, MULTIPLE * k)) for k in (1, 2))
     return modules(dim, MULTIPLE * (1 + (target - one) / (two - one)))

@@ -285,6 +285,16 @@ def test_two_names_of_one_setting_with_one_value_are_no_contradiction():
             "algo.schedule=searched: next-token prediction has",
         ),
         (["training.optimizer=sgd"], "training.optimizer=sgd: choose one of adamw, muon"),
+        (["hierarchical.match=size"], "hierarchical.match=size: choose one of operations, param"),
+        (["hierarchical.match=parameters"], "hierarchical.match=parameters is for"),
+        (["training.freeze=all"], "training.freeze=all: choose one of null, plan, execution"),
+        (["training.freeze=plan"], "training.freeze=plan: with hierarchical.modules=shared"),
+        (["training.freeze=plan", "algo=flat"], "without a plan there is one module only"),
+        (["training.freeze=plan", "algo=ar"], "training.freeze=plan: algo=ar has one causal"),
+        (
+            ["training.freeze=execution", "hierarchical.modules=separate"],
+            "give training.init_from=RUN",
+        ),
         (["trainer.num_workers=-1"], "trainer.num_workers must not be negative, got -1"),
         (["trainer.num_nodes=0"], "trainer.num_nodes must be at least 1, got 0"),
         (["trainer.devices=0"], "trainer.devices must be at least 1, or auto; got 0"),
@@ -494,7 +504,7 @@ def test_a_training_that_runs_out_of_memory_tells_what_to_lower(
 ):
     from hbd3lm.train import module
 
-    def out_of_memory(net, batch):
+    def out_of_memory(net, batch, frozen=()):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(module, "negative_log_likelihood", out_of_memory)

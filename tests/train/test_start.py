@@ -236,7 +236,6 @@ def test_the_plan_modules_work_is_not_done_when_it_is_frozen():
     freeze(net, "plan")
     frozen = operations(lambda: step("plan"))
     with torch.no_grad():
-        _, past = net(part.clean, None, "plan", keys_only=True)
         with_execution = operations(lambda: negative_log_likelihood(net, batch))
         plan = operations(
             lambda: negative_log_likelihood(net, replace(batch, parts=batch.parts[:1]))
@@ -295,7 +294,7 @@ def test_a_run_starts_from_the_averaged_weights_with_steps_and_optimiser_of_its_
 ):
     """A learning rate of next to nothing leaves what it started from."""
     summary = fine_tune(tmp_path / "run", source, max_steps=1, learning_rate=1e-12, warmup_steps=0)
-    best, card = load_network(source / "checkpoints" / "best.ckpt")
+    best, _ = load_network(source / "checkpoints" / "best.ckpt")
     net, own = load_network(tmp_path / "run" / "checkpoints" / "last.ckpt")
     for a, b in zip(net.parameters(), best.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
