@@ -56,6 +56,15 @@ class Past(NamedTuple):
         return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
 
 
+class AttentionObserver(Protocol):
+    """Looks on while the network attends: see ``evaluate/attention_mass.py``."""
+
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, mixed: Tensor
+    ) -> None:
+        """``mixed`` [N, L, H * dh] is what the layer's heads have read."""
+
+
 class RMSNorm(nn.RMSNorm):
     """RMSNorm in the dtype of its input: mixed dtypes have no fused kernel."""
 
@@ -189,6 +198,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.attention_backend = attention
+        self.observer: AttentionObserver | None = None
+        """Called in every layer that attends, where one is set."""
         names = (SHARED,) if config.modules == "shared" else ("plan", "execution")
         self.stacks = nn.ModuleDict({name: Stack(config) for name in names})
 
@@ -241,6 +252,8 @@ class Transformer(nn.Module):
             if mask is None:
                 mask = build_mask(tokens.tags, tags, backend, q.dtype)
             mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
+            if self.observer is not None:
+                self.observer(i, q, k, v, mask, mixed)
             if select is not None and i == last:
                 # Nobody reads the last block's other outputs: drop them before the matrices.
                 mixed, x = mixed[select], x[select]
