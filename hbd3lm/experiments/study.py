@@ -155,6 +155,19 @@ class Study:
                 prepared.append(f"data.{split}_path={_quoted(path)}")
         return tuple(prepared)
 
+    def prepared(self, file: str, stamp: dict[str, Any], make: Callable[[Path], None]) -> Path:
+        """A file of the study's own in ``folder/data``, made once by ``make(path)``.
+
+        Args:
+            stamp: what it depends on; made again if that has changed.
+        """
+        path = self.folder / "data" / file
+        with output_lock(path, wait=True):
+            if not (path.is_file() and _same_stamp(path, stamp)):
+                make(path)
+                _write_stamp(path, stamp)
+        return path
+
     def examples(self, split: str) -> list[HierarchicalExample]:
         """The examples of ``train``, ``valid`` or ``test``."""
         from hbd3lm.commands.build import load_examples
@@ -218,6 +231,10 @@ class Run:
     @cached_property
     def weights(self) -> str:
         """16 hex digits that name the weights which are evaluated."""
+        given = [o.partition("=")[2] for o in self.overrides if o.startswith("checkpoint=")]
+        if given:  # not trained here
+            path = Path(compose(self.overrides).checkpoint)
+            return file_digest(path / "model.safetensors" if path.is_dir() else path)[:16]
         folder = self.folder / "checkpoints"
         best = folder / "best.ckpt"
         return file_digest(best if best.exists() else folder / "last.ckpt")[:16]
@@ -235,6 +252,21 @@ class Run:
         path = self.folder / label / f"samples_{mode}.jsonl"
         with path.open(encoding="utf-8") as lines:
             return result, [json.loads(line) for line in lines]
+
+    def measure(self, label: str, about: dict[str, Any], make: Callable[[], Any]) -> Any:
+        """What ``make()`` returns, JSON-ready: an experiment's own measurement, made once.
+
+        Args:
+            about: what it depends on besides the model.
+        """
+        path = self.folder / f"{label}.json"
+        stamp = {"settings": self.settings_of("ppl_eval"), "weights": self.weights, **about}
+        if not (path.is_file() and _same_stamp(path, stamp)):
+            print(f"\n[{self.study.name}] {self.name}: {label}", flush=True)
+            with atomic_write(path) as file:
+                json.dump(make(), file)
+            _write_stamp(path, stamp)
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def load(self) -> LoadedModel:
         """The trained network, with everything needed to use it."""
