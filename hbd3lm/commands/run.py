@@ -44,12 +44,13 @@ def main() -> None:
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
-        status = run_command(lambda: check_overrides(overrides))
-        if not status and "mode=experiment" in overrides:
+        if "mode=experiment" in overrides:
             from hbd3lm.commands.experiment import run_mode
 
-            # It composes a configuration for every run of its own.
+            # It composes a configuration for every run of its own, with settings of its own before
+            # the user's: data.max_steps=2 is known where the experiment says data=laboratory.
             sys.exit(run_command(lambda: run_mode(overrides)))
+        status = run_command(lambda: check_overrides(overrides))
         if status:
             sys.exit(status)
     _hydra_main()

@@ -118,6 +118,11 @@ def _runs(study: Study) -> list[Run]:
     if checkpoint is not None:
         from hbd3lm.commands.run import override_value
 
+        if not Path(checkpoint).exists():
+            raise UserError(
+                f"experiment.checkpoint: no such file or folder: {checkpoint}; give a .ckpt file or "
+                "a folder that `hbd3lm export` wrote"
+            )
         return [study.run("checkpoint", [f"checkpoint={override_value(checkpoint)}"], 0)]
     return [
         study.run(arm, [f"hierarchical.modules={arm}"], seed)

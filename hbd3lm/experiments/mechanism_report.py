@@ -183,9 +183,9 @@ def _accuracy_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
         ],
         rows,
         "Differences are paired over problems and models, on the problems whose plan can be "
-        "changed so. p: exact McNemar test against the gold plan, the largest of the seeds', adjusted for "
-        "the plans compared (Holm). Nats: an upper bound (NELBO) on the negative log-likelihood "
-        f"of the gold execution, under the same noise for all plans. {PUBLISHED}",
+        "changed so. p: exact McNemar test against the gold plan, the largest of the seeds', "
+        "adjusted for the plans compared (Holm). Nats: an upper bound (NELBO) on the negative "
+        f"log-likelihood of the gold execution, under the same noise for all plans. {PUBLISHED}",
     )
 
 

@@ -73,7 +73,7 @@ class Study:
             if key in OWN:
                 hint = "; use experiment.seeds=[0,1]" if key == "seed" else ""
                 raise UserError(f"{override}: an experiment sets {key} for its runs itself{hint}")
-        group = compose([f"experiment={name}", *overrides]).experiment
+        group = compose([f"experiment={name}", *mine]).experiment
         smoke = smoke or group.smoke
         if smoke:
             size = compose([f"experiment={name}"]).experiment.smoke_size
