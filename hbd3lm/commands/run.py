@@ -168,8 +168,12 @@ def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
-    known = _known_keys(OmegaConf.to_container(hydra.compose("config"), resolve=False))
     groups = [path.name for path in Path(CONFIGS).iterdir() if path.is_dir()]
+    # A key may belong to the option that was chosen of a group: data.max_steps to data=laboratory.
+    chosen = [o for o in overrides for g, _, name in [o.partition("=")] if g in groups
+              and name in _options(g)]  # fmt: skip
+    composed = hydra.compose("config", overrides=chosen)
+    known = _known_keys(OmegaConf.to_container(composed, resolve=False))
     for override in overrides:
         key, separator, value = override.lstrip("+~").partition("=")
         if not separator:

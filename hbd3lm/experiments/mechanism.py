@@ -120,8 +120,8 @@ def _runs(study: Study) -> list[Run]:
 
         if not Path(checkpoint).exists():
             raise UserError(
-                f"experiment.checkpoint: no such file or folder: {checkpoint}; give a .ckpt file or "
-                "a folder that `hbd3lm export` wrote"
+                f"experiment.checkpoint: no such file or folder: {checkpoint}; give a .ckpt file, "
+                "or a folder that `hbd3lm export` wrote"
             )
         return [study.run("checkpoint", [f"checkpoint={override_value(checkpoint)}"], 0)]
     return [
