@@ -344,11 +344,12 @@ def _describe(layout: Layout) -> str:
 
 
 def ppl_eval(cfg: DictConfig) -> None:
-    """NELBO per token and perplexity of plan and execution."""
+    """NELBO per token and perplexity of plan and execution, and of every problem."""
     from rich.progress import track
 
     from hbd3lm.commands import build
-    from hbd3lm.evaluate.perplexity import perplexities
+    from hbd3lm.evaluate.perplexity import likelihoods
+    from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainingConfig
 
     config = build.typed(TrainingConfig, cfg.training, "training")
@@ -356,7 +357,7 @@ def ppl_eval(cfg: DictConfig) -> None:
     loaded, examples, token_set = _load_for_evaluation(cfg)
     documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
     with _explain_memory(loaded, "training.batch_size", config.batch_size):
-        result = perplexities(
+        found = likelihoods(
             loaded.net,
             loaded.objective,
             documents,
@@ -369,9 +370,14 @@ def ppl_eval(cfg: DictConfig) -> None:
             cfg.eval.precision,
             cfg.eval.max_samples,
         )
-    result = {"token_set": token_set, **result}
+    result = {"token_set": token_set, **found.summary()}
+    path = Path(cfg.eval.output_dir) / "perplexity.jsonl"
+    with atomic_write(path) as file:
+        for example, row in zip(examples, found.rows()):
+            file.write(json.dumps({"id": example.id, **row}) + "\n")
     _print_perplexities(result)
     _write_result(cfg, "perplexity.json", result, loaded)
+    print(f"of every problem: {path}")
 
 
 def _print_perplexities(result: dict) -> None:

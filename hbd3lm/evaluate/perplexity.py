@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -103,7 +104,69 @@ def _interval(rate: float, error: float | None) -> tuple[float | None, float | N
     return float(np.exp(rate - 1.96 * error)), float(np.exp(rate + 1.96 * error))
 
 
-def perplexities(
+@dataclass(frozen=True)
+class Likelihoods:
+    """Of every problem, by segment and (in the last column, ``all``) together.
+
+    Attributes:
+        names: of the columns.
+        nats: [problems, columns] negative log-likelihood or NELBO, mean over the draws.
+        tokens: [problems, columns] real tokens.
+        noise: [columns] variance of the sum over problems that is due to the draws; None: not known.
+        exact: no bound.
+        has_plan: the execution is given the gold plan.
+        draws: of the noise, a problem.
+        precision, reached: as asked for, and whether it was reached; None: not asked for.
+    """
+
+    names: list[str]
+    nats: np.ndarray
+    tokens: np.ndarray
+    noise: list[float | None]
+    exact: bool
+    has_plan: bool
+    draws: int
+    precision: float | None = None
+    reached: bool | None = None
+
+    def summary(self) -> dict:
+        """By segment and for all together, JSON-ready."""
+        given = {"plan": "plan | question", "execution": "execution | question"}
+        if self.has_plan:
+            given["execution"] = "execution | question, gold plan"
+        given["all"] = f"{' + '.join(self.names[:-1])} | question"
+        result = {
+            "kind": "exact" if self.exact else "upper bound (NELBO)",
+            "noise_draws": self.draws,
+            "segments": {
+                name: {
+                    "of": given[name],
+                    **summarise(self.nats[:, i], self.tokens[:, i], self.noise[i]),
+                }
+                for i, name in enumerate(self.names)
+            },
+        }
+        if self.precision is not None:
+            result |= {"precision": self.precision, "precision_reached": self.reached}
+        return result
+
+    def rows(self) -> list[dict[str, dict[str, float]]]:
+        """One JSON-ready dictionary a problem."""
+        return [
+            {
+                "nats": dict(zip(self.names, nats)),
+                "tokens": dict(zip(self.names, map(int, tokens))),
+            }
+            for nats, tokens in zip(self.nats.tolist(), self.tokens.tolist())
+        ]
+
+
+def perplexities(*args, **options) -> dict:
+    """The summary of :func:`likelihoods`."""
+    return likelihoods(*args, **options).summary()
+
+
+def likelihoods(
     net: Transformer,
     objective: Objective,
     documents: Sequence[Document],
@@ -113,8 +176,8 @@ def perplexities(
     progress=lambda batches: batches,
     precision: float | None = None,
     max_samples: int = 256,
-) -> dict:
-    """Summaries by segment and for all together, JSON-ready.
+) -> Likelihoods:
+    """Score all documents.
 
     Args:
         samples: noise draws per document.
@@ -122,12 +185,8 @@ def perplexities(
             of every perplexity is at most this share of it to either side; None: one turn.
         max_samples: draws per document after which to stop all the same.
     """
-    layout = objective.layout
-    given = {"plan": "plan | question", "execution": "execution | question"}
-    if layout.has_plan:
-        given["execution"] = "execution | question, gold plan"
-    joint = " + ".join(segment.name for segment in layout.segments)
-    exact = not objective.is_bound
+    layout, exact = objective.layout, not objective.is_bound
+    names = [*(segment.name for segment in layout.segments), "all"]
     # Enough turns for the error of the draws to be known itself: 30 degrees of freedom.
     least = 1 if precision is None or exact else 1 + max(1, math.ceil(30 / len(documents)))
     turns: list[np.ndarray] = []
@@ -136,31 +195,24 @@ def perplexities(
             net, objective, documents, samples, batch_size, seed, progress, len(turns)
         )
         turns.append(np.column_stack([nll, nll.sum(1)]))  # [documents, segments + 1]
-        mean, noise = np.mean(turns, 0), [0.0 if exact else None] * (len(layout.segments) + 1)
+        noise = [0.0 if exact else None] * len(names)
         if len(turns) > 1:
             noise = list(np.var(turns, 0, ddof=1).sum(0) / len(turns))
-        names = [*(segment.name for segment in layout.segments), "all"]
-        counts = np.column_stack([tokens, tokens.sum(1)])
-        parts = {
-            name: {
-                "of": given.get(name, f"{joint} | question"),
-                **summarise(mean[:, i], counts[:, i], noise[i]),
-            }
-            for i, name in enumerate(names)
-        }
+        found = Likelihoods(
+            names,
+            np.mean(turns, 0),
+            np.column_stack([tokens, tokens.sum(1)]),
+            noise,
+            exact,
+            layout.has_plan,
+            1 if exact else len(turns) * samples,
+        )
         known = len(turns) >= least
-        reached = precision is None or (known and _reached(parts, precision))
-        draws = len(turns) * samples
-        if reached or draws + samples > max_samples:
-            break
-    result = {
-        "kind": "exact" if exact else "upper bound (NELBO)",
-        "noise_draws": 1 if exact else draws,
-        "segments": parts,
-    }
-    if precision is not None:
-        result |= {"precision": precision, "precision_reached": reached}
-    return result
+        reached = precision is None or (
+            known and _reached(found.summary()["segments"], precision)
+        )
+        if reached or (len(turns) + 1) * samples > max_samples:
+            return replace(found, precision=precision, reached=reached)
 
 
 def _reached(parts: dict[str, dict], precision: float) -> bool:

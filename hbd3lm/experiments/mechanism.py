@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from hbd3lm.data.records import HierarchicalExample, write_examples
+from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
 from hbd3lm.data.rename import rename_people, replace_names
 from hbd3lm.data.renumber import RenumberError, renumber
 from hbd3lm.errors import UserError
 from hbd3lm.experiments.results import Results
 from hbd3lm.experiments.study import Run, Study, compose
-from hbd3lm.files import atomic_write
 from hbd3lm.plans.interventions import (
     inject_numbers,
     perturbation,
@@ -187,10 +186,10 @@ def _other_numbers(
     from hbd3lm.commands.build import load_problem_set
     from hbd3lm.data.annotations import execution_text
 
-    cfg = compose([*study.base, f"run_dir={study.folder}"])
+    cfg = compose(study.base)
     largest = cfg.data.largest_number if cfg.data.name == "laboratory" else None
 
-    def make(path: Path) -> None:
+    def make() -> dict[str, Any]:
         problems = {p.id: p for p in load_problem_set(cfg, "test").problems}
         made, refused = [], Counter()
         for i, example in enumerate(examples):
@@ -203,15 +202,12 @@ def _other_numbers(
             except RenumberError as error:
                 refused[str(error)] += 1
                 continue
-            text = execution_text(new)
-            made.append(replace(example, question=new.question, execution=text,
-                                answer_numerical=new.answer))  # fmt: skip
-        with atomic_write(path) as file:
-            json.dump({"examples": [asdict(e) for e in made], "refused": refused}, file, indent=1)
+            other = replace(example, question=new.question, execution=execution_text(new),
+                            answer_numerical=new.answer)  # fmt: skip
+            made.append(asdict(other))
+        return {"examples": made, "refused": refused}
 
-    stamp = {"examples": _digest(examples), "largest": largest, "version": 1}
-    path = study.prepared("renumbered.json", stamp, make)
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = study.once("renumbered", {"examples": _digest(examples), "largest": largest}, make)
     return [HierarchicalExample(**row) for row in found["examples"]], found["refused"]
 
 
@@ -221,9 +217,9 @@ def _digest(examples: Sequence[HierarchicalExample]) -> str:
 
 
 def _file(study: Study, name: str, examples: Sequence[HierarchicalExample]) -> Path:
-    """A plan file whose name says what is in it, so that no result of another is taken for it."""
-    path = study.folder / "data" / f"{name}-{_digest(examples)}.json"
-    if not path.is_file():
+    """The plan file that holds ``examples``."""
+    path = study.folder / "data" / f"{name}.json"
+    if not path.is_file() or read_examples(path) != list(examples):
         write_examples(path, examples)
     return path
 

@@ -48,7 +48,7 @@ class Column:
     def text(self, cell: Cell) -> str:
         """A cell as printed; what is not known is a dash."""
         if isinstance(cell, Estimate):
-            value = self.text(cell.value)
+            value = ("≤ " if cell.is_bound else "") + self.text(cell.value)
             if math.isnan(cell.low):
                 return value
             low, high = (self.text(x).removesuffix(" %") for x in (cell.low, cell.high))
@@ -119,7 +119,8 @@ class Table:
                 line: list[Any] = []
                 for cell, three in zip(row, wide):
                     if isinstance(cell, Estimate):
-                        line += cell.to_dict().values()
+                        found = cell.to_dict()
+                        line += [found["value"], found["low"], found["high"]]
                     else:
                         line += [cell, None, None] if three else [cell]
                 writer.writerow(line)
@@ -264,9 +265,9 @@ def _json(value: Any) -> Any:
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-          "<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "±": r"$\pm$"}  # fmt: skip
+          "<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "≤": r"$\le$", "±": r"$\pm$"}  # fmt: skip
 
 
 def _latex(text: str) -> str:
-    text = re.sub(r"[\\~^<>→±]|[&%$#_{}]", lambda m: _LATEX.get(m[0], "\\" + m[0]), text)
+    text = re.sub(r"[\\~^<>→≤±]|[&%$#_{}]", lambda m: _LATEX.get(m[0], "\\" + m[0]), text)
     return text

@@ -10,12 +10,14 @@ are kept and printed, so that every number can be made again by hand::
     result, records = runs[0].sample()
 
 Every step is stamped with the settings and the weights it was made with; a step whose stamp is the
-same is read, not made again. Several processes may work on one study: each takes runs that nobody
-holds.
+same is read, not made again. Trained models lie in a store beside the studies, named by all that
+their training depends on: two studies that ask for the same model train it once. Several processes
+may work on one study, or on several: each takes models that nobody holds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -37,9 +39,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+STORE = "models"
+"""Folder of the trained models, beside those of the studies."""
 OWN = ("mode", "run_dir", "run_name", "checkpoint", "seed", "eval.output_dir")
 """Settings that a study gives its runs itself."""
 SPLITS = ("train", "test")
+OF_THE_DATA = (
+    "data=",
+    "data.",
+    *(f"training.hierarchical.{segment}_len=" for segment in ("question", "plan", "exec")),
+)
+"""Settings of an experiment that fit its own data only."""
+NOT_TRAINED = ("mode", "run_dir", "run_name", "checkpoint", "sampling", "eval")
+"""Groups of the configuration that no trained weight depends on."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +71,15 @@ class Study:
         """The study ``experiment=name`` with the user's overrides (KEY=VALUE).
 
         Overrides of ``experiment.*`` change the study, all others every run. ``smoke``: the
-        size of the group's ``smoke_size``, where the user does not say otherwise.
+        size of the group's ``smoke_size``, where the user does not say otherwise. With a ``data=``
+        of the user's, the experiment's own settings of data and lengths are left out.
 
         Raises:
             UserError: an unknown key or experiment, or a setting that the study gives itself.
         """
         from omegaconf import OmegaConf
 
-        mine = [o for o in overrides if o.startswith("experiment.")]
+        mine = [o for o in overrides if o.lstrip("+~").startswith("experiment.")]
         others = [o for o in overrides if o not in mine]
         for override in others:
             key = override.lstrip("+~").partition("=")[0]
@@ -79,12 +92,15 @@ class Study:
             size = compose([f"experiment={name}"]).experiment.smoke_size
             given = OmegaConf.create({})
             for override in mine:
-                key = override.partition("=")[0].removeprefix("experiment.")
+                key = override.lstrip("+~").partition("=")[0].removeprefix("experiment.")
                 OmegaConf.update(given, key, OmegaConf.select(group, key))
             group = OmegaConf.merge(group, size, given, {"smoke": True})
         if not group.seeds:
             raise UserError("experiment.seeds: at least one seed is needed, e.g. [0]")
-        study = cls(group, ("trainer.devices=1", *group.settings, *others))
+        settings = list(group.settings)
+        if any(o.startswith("data=") for o in others):
+            settings = [s for s in settings if not s.startswith(OF_THE_DATA)]
+        study = cls(group, ("trainer.devices=1", *settings, *others))
         devices = compose(study.base).trainer.devices
         if devices != 1:
             raise UserError(
@@ -101,8 +117,13 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """``results/<name>``: where everything goes."""
+        """``results/<name>``: where everything goes but trained models and data."""
         return Path(self.settings.output_dir)
+
+    @property
+    def store(self) -> Path:
+        """``results/models``: trained models and their data, for all studies beside this one."""
+        return self.folder.parent / STORE
 
     @property
     def seeds(self) -> list[int]:
@@ -124,55 +145,58 @@ class Study:
             held = []
             for run in waiting:
                 try:
-                    with output_lock(run.folder):
+                    with output_lock(run.model):
                         results[run.name] = work(run)
                 except LockedError:
                     held.append(run)
             if len(held) == len(waiting):
                 first = held.pop(0)
-                print(f"waiting for the process that works on {first.folder}", flush=True)
-                with output_lock(first.folder, wait=True):
+                print(f"waiting for the process that works on {first.model}", flush=True)
+                with output_lock(first.model, wait=True):
                     results[first.name] = work(first)
             waiting = held
         return [results[run.name] for run in runs]
+
+    def once(self, name: str, stamp: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict:
+        """What ``work`` returns (JSON-ready), kept in ``<name>.json`` of the folder.
+
+        It is made again where ``stamp`` is another; by one process, for which others wait.
+        """
+        path = self.folder / f"{name}.json"
+        with output_lock(path, wait=True):
+            found = _read(path)
+            if found.get("made_with") != json.loads(json.dumps(stamp)):
+                print(f"\n[{self.name}] {name}", flush=True)
+                found = {"made_with": stamp, **work()}
+                with atomic_write(path) as file:
+                    json.dump(found, file, indent=2)
+                    file.write("\n")
+            return found
 
     @cached_property
     def data(self) -> tuple[str, ...]:
         """Overrides that give all runs the same problems and plans, prepared once."""
         from hbd3lm.commands.build import load_examples
 
-        cfg = compose([*self.base, f"run_dir={_quoted(self.folder)}"])
-        stamp = {"data": _plain(cfg.data), "planner": cfg.planner.name, "test": _plain(cfg.eval)}
-        prepared = []
-        with output_lock(self.folder / "data", wait=True):
-            for split in SPLITS:
-                if cfg.data[f"{split}_path"]:
-                    continue  # a file of the user's
-                path = self.folder / "data" / f"{split}.json"
-                if not (path.is_file() and _same_stamp(path, stamp)):
-                    load_examples(cfg, split)
-                    _write_stamp(path, stamp)
-                prepared.append(f"data.{split}_path={_quoted(path)}")
-        return tuple(prepared)
-
-    def prepared(self, file: str, stamp: dict[str, Any], make: Callable[[Path], None]) -> Path:
-        """A file of the study's own in ``folder/data``, made once by ``make(path)``.
-
-        Args:
-            stamp: what it depends on; made again if that has changed.
-        """
-        path = self.folder / "data" / file
-        with output_lock(path, wait=True):
-            if not (path.is_file() and _same_stamp(path, stamp)):
-                make(path)
-                _write_stamp(path, stamp)
-        return path
+        cfg = compose(self.base)
+        paths = {}
+        for split in SPLITS:
+            if cfg.data[f"{split}_path"]:
+                continue  # a file of the user's
+            what = [_plain(cfg.data), cfg.planner.name, split]
+            what += [cfg.eval.num_examples] if split == "test" else []
+            folder = self.store / f"data-{_digest(what)}"
+            path = paths[split] = folder / "data" / f"{split}.json"
+            with output_lock(folder, wait=True):
+                if not path.is_file():
+                    load_examples(compose([*self.base, f"run_dir={_quoted(folder)}"]), split)
+        return tuple(f"data.{split}_path={_quoted(path)}" for split, path in paths.items())
 
     def examples(self, split: str) -> list[HierarchicalExample]:
         """The examples of ``train``, ``valid`` or ``test``."""
         from hbd3lm.commands.build import load_examples
 
-        cfg = compose([*self.base, *self.data, f"run_dir={_quoted(self.folder)}"])
+        cfg = compose([*self.base, *self.data])
         return load_examples(cfg, split)[: cfg.eval.num_examples if split != "train" else None]
 
 
@@ -196,18 +220,26 @@ class Run:
 
     @property
     def folder(self) -> Path:
+        """Of its evaluations."""
         return self.study.folder / "runs" / self.name
+
+    @cached_property
+    def model(self) -> Path:
+        """Of its training: ``run_dir``, named by all that the training depends on."""
+        cfg = compose(self._common)
+        trained = {name: value for name, value in _plain(cfg).items() if name not in NOT_TRAINED}
+        del trained["data"]["test_path"]
+        name = f"{cfg.algo.name}_{cfg.model.name}-seed{self.seed}-{_digest(trained)}"
+        return self.study.store / name
+
+    @property
+    def _common(self) -> list[str]:
+        study = self.study
+        return [*study.base, *study.data, *self.overrides, f"seed={self.seed}"]
 
     def settings_of(self, mode: str, *further: str) -> list[str]:
         """The arguments of ``main.py`` that do a step of this run."""
-        common = (
-            *self.study.base,
-            *self.study.data,
-            *self.overrides,
-            f"seed={self.seed}",
-            f"run_dir={_quoted(self.folder)}",
-        )
-        return [f"mode={mode}", *common, *further]
+        return [f"mode={mode}", *self._common, f"run_dir={_quoted(self.model)}", *further]
 
     def command(self, mode: str, *further: str) -> str:
         """The same as a line to copy."""
@@ -217,25 +249,22 @@ class Run:
         """Train, or go on, or read what is finished: the run's summary."""
         settings = self.settings_of("train")
         cfg = compose(settings)
-        path = self.folder / "train_summary.json"
-        stamp = {"settings": settings[1:]}
-        if path.is_file() and _same_stamp(path, stamp):
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            if summary["steps"] >= cfg.training.max_steps:
-                return summary
+        path = self.model / "train_summary.json"
+        summary = _read(path)
+        if summary and summary["steps"] >= cfg.training.max_steps:
+            return summary
         print(f"\n[{self.study.name}] {self.name}: training", flush=True)
         _dispatch(cfg)
-        _write_stamp(path, stamp)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _read(path)
 
     @cached_property
     def weights(self) -> str:
         """16 hex digits that name the weights which are evaluated."""
-        given = [o.partition("=")[2] for o in self.overrides if o.startswith("checkpoint=")]
+        given = [o for o in self.overrides if o.startswith("checkpoint=")]
         if given:  # not trained here
-            path = Path(compose(self.overrides).checkpoint)
+            path = Path(compose(given).checkpoint)
             return file_digest(path / "model.safetensors" if path.is_dir() else path)[:16]
-        folder = self.folder / "checkpoints"
+        folder = self.model / "checkpoints"
         best = folder / "best.ckpt"
         return file_digest(best if best.exists() else folder / "last.ckpt")[:16]
 
@@ -243,15 +272,20 @@ class Run:
         """What ``mode=ppl_eval`` writes, made in ``folder/label``."""
         return self._evaluate("ppl_eval", "perplexity.json", label, further)
 
+    def likelihoods(
+        self, label: str = "eval", *further: str
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The same, and what it has of every problem: nats and tokens by segment."""
+        result = self.perplexity(label, *further)
+        return result, _read_lines(self.folder / label / "perplexity.jsonl")
+
     def sample(
         self, label: str = "eval", mode: str = "full", *further: str
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """What ``mode=sample_eval`` writes, made in ``folder/label``: scores and records."""
         further = (f"sampling.mode={mode}", *further)
         result = self._evaluate("sample_eval", f"sample_eval_{mode}.json", label, further)
-        path = self.folder / label / f"samples_{mode}.jsonl"
-        with path.open(encoding="utf-8") as lines:
-            return result, [json.loads(line) for line in lines]
+        return result, _read_lines(self.folder / label / f"samples_{mode}.jsonl")
 
     def measure(self, label: str, about: dict[str, Any], make: Callable[[], Any]) -> Any:
         """What ``make()`` returns, JSON-ready: an experiment's own measurement, made once.
@@ -260,13 +294,14 @@ class Run:
             about: what it depends on besides the model.
         """
         path = self.folder / f"{label}.json"
-        stamp = {"settings": self.settings_of("ppl_eval"), "weights": self.weights, **about}
-        if not (path.is_file() and _same_stamp(path, stamp)):
+        done = {"settings": self.settings_of("ppl_eval"), "weights": self.weights, **about}
+        stamp = path.with_name(f"{path.name}.stamp")
+        if not path.is_file() or _read(stamp) != done:
             print(f"\n[{self.study.name}] {self.name}: {label}", flush=True)
-            with atomic_write(path) as file:
-                json.dump(make(), file)
-            _write_stamp(path, stamp)
-        return json.loads(path.read_text(encoding="utf-8"))
+            for file, content in ((path, make()), (stamp, done)):
+                with atomic_write(file) as out:
+                    json.dump(content, out)
+        return _read(path)
 
     def load(self) -> LoadedModel:
         """The trained network, with everything needed to use it."""
@@ -277,12 +312,20 @@ class Run:
     def _evaluate(self, mode: str, file: str, label: str, further: Sequence[str]) -> dict:
         path = self.folder / label / file
         settings = self.settings_of(mode, f"eval.output_dir={_quoted(path.parent)}", *further)
-        stamp = {"settings": settings, "weights": self.weights}
-        if not (path.is_file() and _same_stamp(path, stamp)):
+        cfg = compose(settings)
+        problems = Path(cfg.data[f"{cfg.eval.split}_path"] or "")
+        done = {
+            "settings": settings,
+            "weights": self.weights,
+            "problems": file_digest(problems)[:16] if problems.is_file() else None,
+        }
+        stamp = path.with_name(f"{path.name}.stamp")
+        if not path.is_file() or _read(stamp) != done:
             print(f"\n[{self.study.name}] {self.name}: {mode} ({label})", flush=True)
-            _dispatch(compose(settings))
-            _write_stamp(path, stamp)
-        return json.loads(path.read_text(encoding="utf-8"))
+            _dispatch(cfg)
+            with atomic_write(stamp) as out:
+                json.dump(done, out, indent=2)
+        return _read(path)
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -320,18 +363,20 @@ def _plain(group: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(group, resolve=True)
 
 
-def _stamp_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.stamp")
-
-
-def _same_stamp(path: Path, stamp: dict[str, Any]) -> bool:
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of ours; empty where there is none."""
     try:
-        return json.loads(_stamp_path(path).read_text(encoding="utf-8")) == stamp
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
 
 
-def _write_stamp(path: Path, stamp: dict[str, Any]) -> None:
-    with atomic_write(_stamp_path(path)) as file:
-        json.dump(stamp, file, indent=2)
-        file.write("\n")
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _digest(value: Any) -> str:
+    """8 hex digits that name a plain value."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

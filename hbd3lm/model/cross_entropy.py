@@ -43,9 +43,14 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden, head, targets, n_classes, dtype)
 
 
+def keeps_logits(n_tokens: int, n_classes: int) -> bool:
+    """Are the logits kept for the backward pass, or multiplied a second time there?"""
+    return n_tokens * n_classes <= KEEP
+
+
 def cross_entropy_bytes(n_tokens: int, n_classes: int, mixed: bool) -> int:
     """Most memory the loss takes beside hidden states and gradients of the weights."""
-    kept = n_tokens * n_classes * (2 if mixed else 4) if n_tokens * n_classes <= KEEP else 0
+    kept = n_tokens * n_classes * (2 if mixed else 4) if keeps_logits(n_tokens, n_classes) else 0
     width = min(n_classes, _slices(n_tokens, n_classes)[0].stop)
     return kept + 4 * 4 * n_tokens * width  # a slice's logits, probabilities, and temporaries
 
@@ -73,7 +78,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         target_logit = torch.zeros_like(log_sum)
         for part in _slices(len(x), n_classes):
             logits = x @ head[part].to(dtype).T  # [M, width]
-            if len(x) * n_classes <= KEEP:
+            if keeps_logits(len(x), n_classes):
                 kept.append(logits)
             logits = logits.to(exact)
             log_sum = torch.logaddexp(log_sum, logits.logsumexp(1))

@@ -38,7 +38,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished study and the command that made it."""
-    folder = tmp_path_factory.mktemp("mechanism")
+    folder = tmp_path_factory.mktemp("results") / "mechanism"
     command = ["mechanism", "--smoke", f"experiment.output_dir='{folder}'",
                "experiment.arms=[shared,separate]", *TINY]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -74,7 +74,7 @@ def test_the_plans_that_were_given_are_those_of_the_files(finished):
     for name in PLANS:
         if name == OWN:
             continue
-        (path,) = (folder / "data").glob(f"plans_{name}-*.json")
+        path = folder / "data" / f"plans_{name}.json"
         plans = {example.id: example.plan for example in read_examples(path)}
         mine = [r for r in records if r["condition"] == name and r["model"] == "shared-seed0"]
         assert {record["id"]: record["plan"] for record in mine} == plans
