@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hbd3lm.model.layout import Layout
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
-MODES = ("train", "ppl_eval", "sample_eval", "sample", "doctor", "experiment")
+MODES = ("train", "ppl_eval", "sample_eval", "sample", "doctor")
 
 
 _PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[A-Za-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE)
@@ -228,7 +228,7 @@ def dispatch(cfg: DictConfig) -> int | None:
     if cfg.mode == "experiment":
         raise UserError("mode=experiment has seeds and runs of its own: leave --multirun out")
     if cfg.mode not in modes:
-        raise UserError(f"mode={cfg.mode}: choose one of {', '.join(modes)}")
+        raise UserError(f"mode={cfg.mode}: choose one of {', '.join([*modes, 'experiment'])}")
     return modes[cfg.mode](cfg)
 
 

@@ -324,20 +324,10 @@ def _attention(run: Run, own: Records) -> dict[str, Any]:
 # --- what a record shows ------------------------------------------------------------------------
 
 
-def follows_plan(record: Mapping[str, Any]) -> bool | None:
-    """Whether an execution carries out its plan's operations, in order; None if it names none."""
-    return _does(plan_operations(record["plan"]), record["execution"])
-
-
-def follows_gold(record: Mapping[str, Any]) -> bool | None:
-    """The same, for the gold plan."""
-    return _does(plan_operations(record["gold_plan"]), record["execution"])
-
-
-def _does(said: tuple[str, ...], execution: str) -> bool | None:
-    if not said:
-        return None
-    return operation_distance(said, solution_operations(execution)) == 0
+def carries_out(plan: str, execution: str) -> bool | None:
+    """Whether an execution carries out a plan's operations, in order; None if it names none."""
+    said = plan_operations(plan)
+    return operation_distance(said, solution_operations(execution)) == 0 if said else None
 
 
 def holds_any(record: Mapping[str, Any], numbers: Sequence[float]) -> bool:

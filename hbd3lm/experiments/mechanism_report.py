@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,7 @@ from hbd3lm.experiments.mechanism import (
     Likeness,
     Material,
     Measured,
-    Record,
-    follows_gold,
-    follows_plan,
+    carries_out,
     holds_any,
     likeness,
     unlike,
@@ -53,7 +51,7 @@ def report(
     arms: dict[str, list[Measured]] = {}
     for one, found in zip(runs, measured):
         arms.setdefault(one.arm, []).append(found)
-    plans = {arm: _plan_rows(models) for arm, models in arms.items()}
+    plans = {arm: _plan_rows(models, material) for arm, models in arms.items()}
     looks = {arm: _attention(models) for arm, models in arms.items()}
     invariance = {arm: _invariance_rows(models, material) for arm, models in arms.items()}
     total = len(material.examples)
@@ -99,7 +97,7 @@ def _records(runs: Sequence[Run], measured: Sequence[Measured]) -> Any:
 class PlanRow:
     """One plan given to one arm, on the problems that have such a plan."""
 
-    def __init__(self, name: str, models: Arm) -> None:
+    def __init__(self, name: str, models: Arm, gold: Mapping[str, str]) -> None:
         self.name = name
         self.ids = list(models[0].given[name])
         self.right = _verdicts(models, name, self.ids, "correct_strict")
@@ -108,8 +106,9 @@ class PlanRow:
         self.nats = np.array([[m.nats[name][i] for i in self.ids] for m in models])
         self.gold_nats = np.array([[m.nats[GOLD][i] for i in self.ids] for m in models])
         self.tokens = np.array([[m.tokens[i] for i in self.ids] for m in models])
-        self.follows = _judge(models, name, self.ids, follows_plan)
-        self.follows_gold = _judge(models, name, self.ids, follows_gold)
+        done = [[m.given[name][i] for m in models] for i in self.ids]
+        self.follows = _judge([[(r["plan"], r["execution"]) for r in row] for row in done])
+        self.follows_gold = _judge([[(gold[r["id"]], r["execution"]) for r in row] for row in done])
         self.p = self.adjusted = None
         if name != GOLD and self.ids:
             # Every seed's models are tested apart; the least certain of them counts.
@@ -132,17 +131,19 @@ def _verdicts(models: Arm, name: str, ids: Sequence[str], key: str) -> np.ndarra
     return np.array([[m.given[name][i][key] for i in ids] for m in models], dtype=float)
 
 
-def _judge(
-    models: Arm, name: str, ids: Sequence[str], verdict: Callable[[Record], bool | None]
-) -> np.ndarray | None:
-    """[seeds, problems] over the problems on which every model's verdict is defined, or None."""
-    table = [[verdict(m.given[name][i]) for m in models] for i in ids]
+def _judge(pairs: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray | None:
+    """Of plans and executions [problems, seeds], which are carried out: [seeds, problems].
+
+    Only problems for which every seed's plan names operations; None if there are none.
+    """
+    table = [[carries_out(*pair) for pair in row] for row in pairs]
     defined = [row for row in table if None not in row]
     return np.array(defined, dtype=float).T if defined else None
 
 
-def _plan_rows(models: Arm) -> dict[str, PlanRow]:
-    rows = {name: PlanRow(name, models) for name in PLANS if models[0].given[name]}
+def _plan_rows(models: Arm, material: Material) -> dict[str, PlanRow]:
+    gold = {example.id: example.plan for example in material.examples}
+    rows = {name: PlanRow(name, models, gold) for name in PLANS if models[0].given[name]}
     tested = [row for row in rows.values() if row.p is not None]
     for row, adjusted in zip(tested, holm([row.p for row in tested])):
         row.adjusted = adjusted

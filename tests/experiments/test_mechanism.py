@@ -16,10 +16,10 @@ from hbd3lm.evaluate.attention_mass import GROUPS
 from hbd3lm.experiments.mechanism import (
     OWN,
     PLANS,
+    Measured,
+    carries_out,
     change_plans,
     compare_texts,
-    follows_gold,
-    follows_plan,
     holds_any,
 )
 from hbd3lm.experiments.statistics import paired_estimate
@@ -39,8 +39,7 @@ TINY = [
 def finished(tmp_path_factory):
     """A finished study and the command that made it."""
     folder = tmp_path_factory.mktemp("results") / "mechanism"
-    command = ["mechanism", "--smoke", f"experiment.output_dir='{folder}'",
-               "experiment.arms=[shared,separate]", *TINY]  # fmt: skip
+    command = ["mechanism", "--smoke", f"experiment.output_dir='{folder}'", *TINY]
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("HBD3LM_DATA_DIR", raising=False)
         assert main(command) == 0
@@ -55,9 +54,7 @@ def rows_of(folder, name):
 def test_every_plan_is_given_to_every_model_and_measured(finished):
     folder, _ = finished
     rows = rows_of(folder, "plans")
-    assert [(row["model"], row["plan given"]) for row in rows] == [
-        (arm, PLANS[name]) for arm in ("shared", "separate") for name in PLANS
-    ]
+    assert [row["plan given"] for row in rows] == list(PLANS.values())
     for row in rows:
         # A fresh network: about the logarithm of the vocabulary, whatever the plan.
         assert 5 < float(row["gold execution, nats a token"]) < 9
@@ -65,7 +62,7 @@ def test_every_plan_is_given_to_every_model_and_measured(finished):
         "nothing (other batches)", "names of people", "numbers", "the problem"
     }  # fmt: skip
     same = [r for r in rows_of(folder, "invariance") if r["changed"].startswith("nothing")]
-    assert [float(row["plans identical"]) for row in same] == [1, 1]
+    assert [float(row["plans identical"]) for row in same] == [1]
 
 
 def test_the_plans_that_were_given_are_those_of_the_files(finished):
@@ -128,27 +125,43 @@ def test_a_missing_checkpoint_and_a_misspelt_setting_are_refused(tmp_path):
 
 # --- verdicts -----------------------------------------------------------------------------------
 
-RECORD = {
-    "plan": "Divide the boxes by the mugs. Then subtract the result from the gift.",
-    "gold_plan": "Multiply the boxes by the mugs. Then add the gift and the result.",
-    "execution": "There are 12/3 = 4 mugs.\nThat leaves 9-4 = 5.\n#### 5",
-}
+SWAPPED = "Divide the boxes by the mugs. Then subtract the result from the gift."
+GOLD = "Multiply the boxes by the mugs. Then add the gift and the result."
+EXECUTION = "There are 12/3 = 4 mugs.\nThat leaves 9-4 = 5.\n#### 5"
 
 
 def test_an_execution_follows_the_plan_whose_operations_it_carries_out():
-    assert follows_plan(RECORD) is True
-    assert follows_gold(RECORD) is False
-    obedient_to_gold = {**RECORD, "execution": "12*3 = 36\n36+9 = 45\n#### 45"}
-    assert (follows_plan(obedient_to_gold), follows_gold(obedient_to_gold)) == (False, True)
+    assert carries_out(SWAPPED, EXECUTION) is True
+    assert carries_out(GOLD, EXECUTION) is False
+    assert carries_out(GOLD, "12*3 = 36\n36+9 = 45\n#### 45") is True
     # In another order it is another calculation; without a calculation it follows nothing.
-    assert follows_plan({**RECORD, "execution": "9-3 = 6\n12/6 = 2\n#### 2"}) is False
-    assert follows_plan({**RECORD, "execution": "#### 5"}) is False
-    assert follows_plan({**RECORD, "plan": ""}) is None
+    assert carries_out(SWAPPED, "9-3 = 6\n12/6 = 2\n#### 2") is False
+    assert carries_out(SWAPPED, "#### 5") is False
+    assert carries_out("", EXECUTION) is None
+
+
+def test_gold_operations_are_those_of_the_gold_plan_whatever_plan_was_given(finished):
+    """A record's gold plan is the one given; taken for the real one, both shares were equal."""
+    from hbd3lm.experiments.mechanism_report import PlanRow
+
+    folder, _ = finished
+    records = [json.loads(line) for line in (folder / "records.jsonl").open(encoding="utf-8")]
+    given = {}
+    for record in records:
+        if record["changed"] == "plan":
+            # An execution that does what its plan says, however it is written.
+            obedient = {**record, "execution": EXECUTION, "plan": SWAPPED}
+            given.setdefault(record["condition"], {})[record["id"]] = obedient
+    nats = {name: dict.fromkeys(found, 1.0) for name, found in given.items()}
+    model = Measured(given, {}, nats, dict.fromkeys(given["gold"], 10.0), {})
+    row = PlanRow("swapped", [model], dict.fromkeys(given["gold"], GOLD))
+    assert row.follows.mean() == 1
+    assert row.follows_gold.mean() == 0
 
 
 def test_numbers_taken_over_are_found_as_numbers_not_as_digits():
-    assert holds_any(RECORD, [12.0])
-    assert not holds_any(RECORD, [1.0, 2.0, 45.0])
+    assert holds_any({"execution": EXECUTION}, [12.0])
+    assert not holds_any({"execution": EXECUTION}, [1.0, 2.0, 45.0])
 
 
 def test_plans_are_compared_word_by_word():
