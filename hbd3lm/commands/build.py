@@ -440,9 +440,8 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
     from hbd3lm.plans.planner import load_planner
 
     planner = cfg.planner.name
-    name = "gsm8k_socratic" if (data.name, planner) == ("gsm8k", "socratic") else data.name
-    limit = data.num_train if split == "train" else cfg.eval.num_examples
-    problems = _load_problems(name, split, data, limit)
+    name = _dataset_name(cfg)
+    problems = load_problem_set(cfg, split)
     output = Path(cfg.run_dir) / "data" / f"{split}.json"
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
     settings = {"planner": planner, "dataset": name, "split": split}
@@ -458,6 +457,18 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
             wait=True,
             progress=not get_rank(),
         )
+
+
+def load_problem_set(cfg: DictConfig, split: str) -> ProblemSet:
+    """The problems of ``data.name`` with their annotated solutions, as plans are made for them."""
+    data = typed(DataConfig, cfg.data, "data")
+    limit = data.num_train if split == "train" else cfg.eval.num_examples
+    return _load_problems(_dataset_name(cfg), split, data, limit)
+
+
+def _dataset_name(cfg: DictConfig) -> str:
+    socratic = (cfg.data.name, cfg.planner.name) == ("gsm8k", "socratic")
+    return "gsm8k_socratic" if socratic else cfg.data.name
 
 
 def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -> ProblemSet:

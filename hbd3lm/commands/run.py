@@ -46,12 +46,13 @@ def main() -> None:
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
-        status = run_command(lambda: check_overrides(overrides))
-        if not status and "mode=experiment" in overrides:
+        if "mode=experiment" in overrides:
             from hbd3lm.commands.experiment import run_mode
 
-            # It composes a configuration for every run of its own.
+            # It composes a configuration for every run of its own, with settings of its own before
+            # the user's: data.max_steps=2 is known where the experiment says data=laboratory.
             sys.exit(run_command(lambda: run_mode(overrides)))
+        status = run_command(lambda: check_overrides(overrides))
         if status:
             sys.exit(status)
     _hydra_main()
@@ -169,8 +170,12 @@ def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
-    known = _known_keys(OmegaConf.to_container(hydra.compose("config"), resolve=False))
     groups = [path.name for path in Path(CONFIGS).iterdir() if path.is_dir()]
+    # A key may belong to the option that was chosen of a group: data.max_steps to data=laboratory.
+    chosen = [o for o in overrides for g, _, name in [o.partition("=")] if g in groups
+              and name in _options(g)]  # fmt: skip
+    composed = hydra.compose("config", overrides=chosen)
+    known = _known_keys(OmegaConf.to_container(composed, resolve=False))
     for override in overrides:
         key, separator, value = override.lstrip("+~").partition("=")
         if not separator:
