@@ -49,6 +49,9 @@ VERBS: dict[str, Verb] = {
         "make a page of sampled problems: watch them being solved, edit plans",
         "hbd3lm.commands.view",
     ),
+    "demo": Verb(
+        "web app on this machine: type a problem, watch, change the plan", "hbd3lm.commands.demo"
+    ),
     "export": Verb(
         "write a model as a folder that transformers and hbd3lm load", "hbd3lm.commands.export"
     ),
