@@ -257,7 +257,9 @@ def test_the_command_serves_this_machine_alone_until_interrupted(tmp_path):
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "hbd3lm.cli", "demo", "--checkpoint", tmp_path / "model",
                "--port", str(port)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as p:
         try:
             line = p.stdout.readline()
             assert f"http://127.0.0.1:{port}/ (Ctrl-C ends it)" in line, line + p.stdout.read()
