@@ -20,6 +20,7 @@ from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
     from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.data.sources import ProblemSet
     from hbd3lm.data.tokenizer import ProblemTokenizer
     from hbd3lm.diffusion.objective import Objective
     from hbd3lm.model.checkpoint import ModelCard
@@ -85,9 +86,17 @@ class DataConfig:
     """Problems held out, at most a tenth of all."""
     num_train: int | None = None
     """Only the first so many training problems (the held-out ones among them)."""
+    num_test: int = 400
+    """``laboratory``: problems held out."""
+    min_steps: int = 1
+    """``laboratory``: fewest calculations of a solution."""
+    max_steps: int = 2
+    """``laboratory``: most calculations of a solution."""
+    largest_number: int = 20
+    """``laboratory``: no calculation has a larger number in it."""
 
     def __post_init__(self) -> None:
-        for name in ("valid_size", "num_train"):
+        for name in ("valid_size", "num_train", "num_test", "min_steps", "largest_number"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name} must be at least 1, got {value}")
@@ -428,14 +437,13 @@ def _read_or_plan(cfg: DictConfig, data: DataConfig, split: str) -> list[Hierarc
 
 
 def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExample]:
-    from hbd3lm.data.sources import load_problems
     from hbd3lm.plans.generate import generate_plans
     from hbd3lm.plans.planner import load_planner
 
     planner = cfg.planner.name
     name = "gsm8k_socratic" if (data.name, planner) == ("gsm8k", "socratic") else data.name
     limit = data.num_train if split == "train" else cfg.eval.num_examples
-    problems = load_problems(name, split, data.dir, limit, seed=0)
+    problems = _load_problems(name, split, data, limit)
     output = Path(cfg.run_dir) / "data" / f"{split}.json"
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
     settings = {"planner": planner, "dataset": name, "split": split}
@@ -451,6 +459,26 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
             wait=True,
             progress=not get_rank(),
         )
+
+
+def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -> ProblemSet:
+    from hbd3lm.data.sources import ProblemSet, load_problems
+
+    if name != "laboratory":
+        return load_problems(name, split, data.dir, limit, seed=0)
+    from hbd3lm.data.synthetic.laboratory import laboratory_problems
+
+    train, test = laboratory_problems(
+        data.num_train or 8000,
+        data.num_test,
+        0,
+        data.min_steps,
+        data.max_steps,
+        data.largest_number,
+    )
+    problems = (train if split == "train" else test)[:limit]
+    kind = f"{data.min_steps} to {data.max_steps} calculations, numbers up to {data.largest_number}"
+    return ProblemSet(problems, f"laboratory problems, {split}: {len(problems)} of {kind}")
 
 
 def get_rank() -> int:
