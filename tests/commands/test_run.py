@@ -212,7 +212,10 @@ def test_any_question_reaches_the_sampler_as_typed(text):
         ("modle=nano", "did you mean model?"),  # not mode, which is as near
         ("moel=nano", "did you mean model?"),
         ("mdoe=sample", "did you mean mode?"),
-        ("model=huge", "model=huge: there is no such model; choose from medium, nano, pretrained, small, tiny"),
+        (
+            "model=huge",
+            "model=huge: there is no such model; choose from medium, nano, pretrained, small, tiny",
+        ),
         ("algo=gan", "choose from ar, flat, hierarchical, mdlm"),
         ("training.max_steps", "write KEY=VALUE"),
     ],
