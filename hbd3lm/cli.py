@@ -60,6 +60,9 @@ VERBS: dict[str, Verb] = {
     ),
     "lm_eval": Verb("lm-evaluation-harness with the model type hbd3lm", "hbd3lm.commands.lm_eval"),
     "doctor": Verb("check mask, data, numbers, memory and time of a run before it is queued"),
+    "experiment": Verb(
+        "run a study: abstraction, comparison, transfer, mechanism", "hbd3lm.commands.experiment"
+    ),
     "train_tokenizer": Verb(
         "train the small tokenizer that ships with the package", "hbd3lm.commands.train_tokenizer"
     ),

@@ -73,7 +73,7 @@ def parser_of(module_name: str):
 
 def check_flags(build_parser, words: list[str]) -> None:
     try:
-        build_parser().parse_args(words)
+        build_parser().parse_intermixed_args(words)
     except SystemExit as stopped:
         assert stopped.code in (0, None), f"argparse refuses {words}"
 
@@ -86,7 +86,10 @@ def check_settings(words: list[str]) -> None:
         words = words[:start] + words[start + 2 :]
     run.check_overrides(words)
     modes = [word for word in words if word.startswith("mode=")]
-    assert all(word.removeprefix("mode=") in run.MODES for word in modes)
+    if modes == ["mode=experiment"]:
+        assert sum(word.startswith("experiment=") for word in words) == 1
+    else:
+        assert all(word.removeprefix("mode=") in run.MODES for word in modes)
 
 
 def check_python(words: list[str]) -> None:
@@ -122,6 +125,9 @@ def check_verb(words: list[str]) -> None:
         check_settings([f"mode={name}", *rest])
     else:
         check_flags(parser_of(module), rest)
+    if name == "experiment":
+        name, *settings = [word for word in rest if not word.startswith("--")]
+        check_settings(["mode=experiment", f"experiment={name}", *settings])
 
 
 def check_script(words: list[str], variables: list[str]) -> None:

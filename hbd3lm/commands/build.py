@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
     from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.data.sources import ProblemSet
     from hbd3lm.data.tokenizer import ProblemTokenizer
     from hbd3lm.diffusion.objective import Objective
     from hbd3lm.model.checkpoint import ModelCard
@@ -85,9 +86,17 @@ class DataConfig:
     """Problems held out, at most a tenth of all."""
     num_train: int | None = None
     """Only the first so many training problems (the held-out ones among them)."""
+    num_test: int = 400
+    """``laboratory``: problems held out."""
+    min_steps: int = 1
+    """``laboratory``: fewest calculations of a solution."""
+    max_steps: int = 2
+    """``laboratory``: most calculations of a solution."""
+    largest_number: int = 20
+    """``laboratory``: no calculation has a larger number in it."""
 
     def __post_init__(self) -> None:
-        for name in ("valid_size", "num_train"):
+        for name in ("valid_size", "num_train", "num_test", "min_steps", "largest_number"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name} must be at least 1, got {value}")
@@ -136,11 +145,14 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     Raises:
         UserError: a value of the wrong type, or one the dataclass refuses.
     """
-    names = [field.name for field in fields(kind) if field.name in values]
+    groups = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.default_factory)}
+    nested = {
+        name: typed(inner, values[name], f"{group}.{name}")
+        for name, inner in groups.items()
+        if name in values
+    }
+    names = [f.name for f in fields(kind) if f.name in values and f.name not in groups]
     chosen = {name: values[name] for name in names}
-    for name, value in chosen.items():
-        if OmegaConf.is_dict(value):  # a group of its own, cut off from what it refers to
-            chosen[name] = OmegaConf.to_container(value, resolve=True)
     try:
         filled = OmegaConf.merge(OmegaConf.structured(kind), chosen)
         content = {name: _plain(filled[name]) for name in names}
@@ -151,12 +163,10 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
         # nan passes every comparison a dataclass makes to refuse what is out of bounds.
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{group}.{name}={value}: a finite number is needed")
-    return kind(**content)
+    return kind(**content, **nested)
 
 
 def _plain(value: Any) -> Any:
-    if OmegaConf.is_dict(value):
-        return OmegaConf.to_object(value)
     return tuple(value) if OmegaConf.is_list(value) else value
 
 
@@ -427,14 +437,13 @@ def _read_or_plan(cfg: DictConfig, data: DataConfig, split: str) -> list[Hierarc
 
 
 def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExample]:
-    from hbd3lm.data.sources import load_problems
     from hbd3lm.plans.generate import generate_plans
     from hbd3lm.plans.planner import load_planner
 
     planner = cfg.planner.name
     name = "gsm8k_socratic" if (data.name, planner) == ("gsm8k", "socratic") else data.name
     limit = data.num_train if split == "train" else cfg.eval.num_examples
-    problems = load_problems(name, split, data.dir, limit, seed=0)
+    problems = _load_problems(name, split, data, limit)
     output = Path(cfg.run_dir) / "data" / f"{split}.json"
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
     settings = {"planner": planner, "dataset": name, "split": split}
@@ -450,6 +459,26 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
             wait=True,
             progress=not get_rank(),
         )
+
+
+def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -> ProblemSet:
+    from hbd3lm.data.sources import ProblemSet, load_problems
+
+    if name != "laboratory":
+        return load_problems(name, split, data.dir, limit, seed=0)
+    from hbd3lm.data.synthetic.laboratory import laboratory_problems
+
+    train, test = laboratory_problems(
+        data.num_train or 8000,
+        data.num_test,
+        0,
+        data.min_steps,
+        data.max_steps,
+        data.largest_number,
+    )
+    problems = (train if split == "train" else test)[:limit]
+    kind = f"{data.min_steps} to {data.max_steps} calculations, numbers up to {data.largest_number}"
+    return ProblemSet(problems, f"laboratory problems, {split}: {len(problems)} of {kind}")
 
 
 def get_rank() -> int:

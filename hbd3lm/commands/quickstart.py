@@ -18,7 +18,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -323,6 +322,7 @@ def _prepare(args: argparse.Namespace, user: dict[str, str]) -> Work:
 def _problems(args: argparse.Namespace):
     """Name, recipe, fallback, problems and their origins: GSM8K, or else embedded ones."""
     from hbd3lm.data.sources import load_problems
+    from hbd3lm.data.synthetic.laboratory import laboratory_problems
 
     fallback = None
     if args.dataset == "gsm8k":
@@ -349,7 +349,9 @@ def _problems(args: argparse.Namespace):
     n_test = args.num_test or EMBEDDED.test_problems
     # Not the generator's own test split, whose numbers no training problem of the kind has: what
     # minutes of training teach is reading a problem in new words, not yet arithmetic as such.
-    easy = _easy_problems(n_train + n_test, args.seed)
+    easy, held_out = laboratory_problems(
+        n_train, n_test, args.seed, 1, EMBEDDED.max_calculations, EMBEDDED.largest_number
+    )
     kind = (
         f"(calculations: at most {EMBEDDED.max_calculations}, numbers: up to "
         f"{EMBEDDED.largest_number}), generated with seed {args.seed}"
@@ -358,24 +360,7 @@ def _problems(args: argparse.Namespace):
         f"embedded problems, train: {n_train} {kind}",
         f"embedded problems, held out: {n_test} more of them, no question among the trained ones",
     )
-    return "embedded", EMBEDDED, fallback, easy[:n_train], easy[n_train:], origins
-
-
-def _easy_problems(count: int, seed: int) -> list[Problem]:
-    """The first ``count`` generated problems that fit the recipe, each question once."""
-    from hbd3lm.data.synthetic import generate_problems
-    from hbd3lm.evaluate.chance import question_numbers
-
-    drawn, limit = 20 * count, EMBEDDED.largest_number
-    while True:
-        easy = {
-            problem.question: problem
-            for problem in generate_problems("train", drawn, seed, 1, EMBEDDED.max_calculations)
-            if max([Fraction(problem.answer), *question_numbers(problem.question)]) <= limit
-        }
-        if len(easy) >= count:
-            return list(easy.values())[:count]
-        drawn *= 2  # the first problems are the same however many are drawn
+    return "embedded", EMBEDDED, fallback, easy, held_out, origins
 
 
 def _compose(settings: Sequence[str]) -> DictConfig:

@@ -47,6 +47,11 @@ def main() -> None:
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
         status = run_command(lambda: check_overrides(overrides))
+        if not status and "mode=experiment" in overrides:
+            from hbd3lm.commands.experiment import run_mode
+
+            # It composes a configuration for every run of its own.
+            sys.exit(run_command(lambda: run_mode(overrides)))
         if status:
             sys.exit(status)
     _hydra_main()
@@ -83,6 +88,8 @@ def usage() -> str:
     lines += ["", "== settings and their defaults: KEY=VALUE, e.g. training.max_steps=1000 ==", ""]
     lines += [s.rstrip() for s in settings if not s.startswith(("#", "defaults:", "hydra:"))]
     for group, name in sorted(chosen.items()):
+        if name is None:  # experiment: a group that is chosen by its own mode
+            continue
         content = Path(CONFIGS, group, f"{name}.yaml").read_text(encoding="utf-8")
         lines += ["", f"{group}:", *(f"  {line}" for line in content.splitlines())]
     lines += ["", "With settings of yours: main.py KEY=VALUE ... --cfg job. Hydra's own flags:",
@@ -215,8 +222,10 @@ def dispatch(cfg: DictConfig) -> int | None:
         "sample": sample,
         "doctor": doctor,
     }
+    if cfg.mode == "experiment":
+        raise UserError("mode=experiment has seeds and runs of its own: leave --multirun out")
     if cfg.mode not in modes:
-        raise UserError(f"mode={cfg.mode}: choose one of {', '.join(modes)}")
+        raise UserError(f"mode={cfg.mode}: choose one of {', '.join([*modes, 'experiment'])}")
     return modes[cfg.mode](cfg)
 
 

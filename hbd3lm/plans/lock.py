@@ -15,6 +15,10 @@ from pathlib import Path
 from hbd3lm.errors import UserError
 
 
+class LockedError(UserError):
+    """Another run holds the lock."""
+
+
 def lock_path(output: str | Path) -> Path:
     """The lock file of ``output``; without a living holder it means nothing."""
     output = Path(output)
@@ -33,7 +37,7 @@ def output_lock(output: str | Path, wait: bool = False) -> Iterator[None]:
         wait: for another holder to end, instead of refusing.
 
     Raises:
-        UserError: another run holds it; the message names that run.
+        LockedError: another run holds it; the message names that run.
         OSError: the file cannot be created.
     """
     path = lock_path(output)
@@ -55,7 +59,7 @@ def _acquire(path: Path, wait: bool) -> int:
         except BlockingIOError:
             holder = os.read(handle, 1000).decode("utf-8", "replace").strip()
             os.close(handle)
-            raise UserError(
+            raise LockedError(
                 f"--output_path: another run is writing {path.with_suffix('')}: "
                 f"{holder or 'it has not said who it is'}; wait for it, end it, or choose another "
                 "--output_path"

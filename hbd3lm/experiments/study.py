@@ -1,0 +1,325 @@
+"""A study: a folder of runs, each trained and evaluated once, however often the command is given.
+
+An experiment names its runs by the settings in which they differ; everything else, training,
+likelihood, sampling and scoring, is what the modes of ``main.py`` do, called with settings that
+are kept and printed, so that every number can be made again by hand::
+
+    study = Study.open("comparison", overrides)
+    runs = [study.run("flat", ["algo=flat"], seed) for seed in study.seeds]
+    study.each(runs, lambda run: run.train())
+    result, records = runs[0].sample()
+
+Every step is stamped with the settings and the weights it was made with; a step whose stamp is the
+same is read, not made again. Trained models lie in a store beside the studies, named by all that
+their training depends on: two studies that ask for the same model train it once. Several processes
+may work on one study, or on several: each takes models that nobody holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hbd3lm.errors import UserError
+from hbd3lm.files import atomic_write
+from hbd3lm.plans.lock import LockedError, output_lock
+from hbd3lm.plans.manifest import file_digest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hbd3lm.commands.build import LoadedModel
+    from hbd3lm.data.records import HierarchicalExample
+
+T = TypeVar("T")
+
+STORE = "models"
+"""Folder of the trained models, beside those of the studies."""
+OWN = ("mode", "run_dir", "run_name", "checkpoint", "seed", "eval.output_dir")
+"""Settings that a study gives its runs itself."""
+SPLITS = ("train", "test")
+NOT_TRAINED = ("mode", "run_dir", "run_name", "checkpoint", "sampling", "eval")
+"""Groups of the configuration that no trained weight depends on."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment with its settings and its folder.
+
+    Attributes:
+        settings: the ``experiment`` group: what is compared, seeds, sizes.
+        base: overrides common to all runs: the experiment's, then the user's.
+    """
+
+    settings: DictConfig
+    base: tuple[str, ...]
+
+    @classmethod
+    def open(cls, name: str, overrides: Sequence[str] = (), smoke: bool = False) -> Study:
+        """The study ``experiment=name`` with the user's overrides (KEY=VALUE).
+
+        Overrides of ``experiment.*`` change the study, all others every run. ``smoke``: the
+        size of the group's ``smoke_size``, where the user does not say otherwise.
+
+        Raises:
+            UserError: an unknown key or experiment, or a setting that the study gives itself.
+        """
+        from omegaconf import OmegaConf
+
+        mine = [o for o in overrides if o.startswith("experiment.")]
+        others = [o for o in overrides if o not in mine]
+        for override in others:
+            key = override.lstrip("+~").partition("=")[0]
+            if key in OWN:
+                hint = "; use experiment.seeds=[0,1]" if key == "seed" else ""
+                raise UserError(f"{override}: an experiment sets {key} for its runs itself{hint}")
+        group = compose([f"experiment={name}", *overrides]).experiment
+        smoke = smoke or group.smoke
+        if smoke:
+            size = compose([f"experiment={name}"]).experiment.smoke_size
+            given = OmegaConf.create({})
+            for override in mine:
+                key = override.partition("=")[0].removeprefix("experiment.")
+                OmegaConf.update(given, key, OmegaConf.select(group, key))
+            group = OmegaConf.merge(group, size, given, {"smoke": True})
+        if not group.seeds:
+            raise UserError("experiment.seeds: at least one seed is needed, e.g. [0]")
+        study = cls(group, ("trainer.devices=1", *group.settings, *others))
+        devices = compose(study.base).trainer.devices
+        if devices != 1:
+            raise UserError(
+                f"trainer.devices={devices}: an experiment trains its runs in one process. Give "
+                "the same command several times (in several terminals, or as a job array) and the "
+                "processes divide the runs, or train a run by its own command "
+                "(metrics.json, commands) with several devices: the experiment goes on from it"
+            )
+        return study
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def folder(self) -> Path:
+        """``results/<name>``: where everything goes but trained models and data."""
+        return Path(self.settings.output_dir)
+
+    @property
+    def store(self) -> Path:
+        """``results/models``: trained models and their data, for all studies beside this one."""
+        return self.folder.parent / STORE
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(self.settings.seeds)
+
+    def run(self, arm: str, overrides: Sequence[str], seed: int) -> Run:
+        """The run of one arm with one seed. Nothing is computed yet."""
+        return Run(self, arm, tuple(overrides), seed)
+
+    def each(self, runs: Sequence[Run], work: Callable[[Run], T]) -> list[T]:
+        """``work(run)`` for every run, while nobody else works on it; results in order.
+
+        Runs that another process holds come last, when that process has finished them: then
+        ``work`` finds its steps done.
+        """
+        results: dict[str, T] = {}
+        waiting = list(runs)
+        while waiting:
+            held = []
+            for run in waiting:
+                try:
+                    with output_lock(run.model):
+                        results[run.name] = work(run)
+                except LockedError:
+                    held.append(run)
+            if len(held) == len(waiting):
+                first = held.pop(0)
+                print(f"waiting for the process that works on {first.model}", flush=True)
+                with output_lock(first.model, wait=True):
+                    results[first.name] = work(first)
+            waiting = held
+        return [results[run.name] for run in runs]
+
+    @cached_property
+    def data(self) -> tuple[str, ...]:
+        """Overrides that give all runs the same problems and plans, prepared once."""
+        from hbd3lm.commands.build import load_examples
+
+        cfg = compose(self.base)
+        paths = {}
+        for split in SPLITS:
+            if cfg.data[f"{split}_path"]:
+                continue  # a file of the user's
+            what = [_plain(cfg.data), cfg.planner.name, split]
+            what += [cfg.eval.num_examples] if split == "test" else []
+            folder = self.store / f"data-{_digest(what)}"
+            path = paths[split] = folder / "data" / f"{split}.json"
+            with output_lock(folder, wait=True):
+                if not path.is_file():
+                    load_examples(compose([*self.base, f"run_dir={_quoted(folder)}"]), split)
+        return tuple(f"data.{split}_path={_quoted(path)}" for split, path in paths.items())
+
+    def examples(self, split: str) -> list[HierarchicalExample]:
+        """The examples of ``train``, ``valid`` or ``test``."""
+        from hbd3lm.commands.build import load_examples
+
+        cfg = compose([*self.base, *self.data])
+        return load_examples(cfg, split)[: cfg.eval.num_examples if split != "train" else None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model of a study: an arm, a seed, a folder.
+
+    Attributes:
+        arm: what it is compared as.
+        overrides: the settings in which the arm differs.
+    """
+
+    study: Study
+    arm: str
+    overrides: tuple[str, ...]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Of its evaluations."""
+        return self.study.folder / "runs" / self.name
+
+    @cached_property
+    def model(self) -> Path:
+        """Of its training: ``run_dir``, named by all that the training depends on."""
+        cfg = compose(self._common)
+        trained = {name: value for name, value in _plain(cfg).items() if name not in NOT_TRAINED}
+        del trained["data"]["test_path"]
+        name = f"{cfg.algo.name}_{cfg.model.name}-seed{self.seed}-{_digest(trained)}"
+        return self.study.store / name
+
+    @property
+    def _common(self) -> list[str]:
+        study = self.study
+        return [*study.base, *study.data, *self.overrides, f"seed={self.seed}"]
+
+    def settings_of(self, mode: str, *further: str) -> list[str]:
+        """The arguments of ``main.py`` that do a step of this run."""
+        return [f"mode={mode}", *self._common, f"run_dir={_quoted(self.model)}", *further]
+
+    def command(self, mode: str, *further: str) -> str:
+        """The same as a line to copy."""
+        return shlex.join(["python", "main.py", *self.settings_of(mode, *further)])
+
+    def train(self) -> dict[str, Any]:
+        """Train, or go on, or read what is finished: the run's summary."""
+        settings = self.settings_of("train")
+        cfg = compose(settings)
+        path = self.model / "train_summary.json"
+        summary = _read(path)
+        if summary and summary["steps"] >= cfg.training.max_steps:
+            return summary
+        print(f"\n[{self.study.name}] {self.name}: training", flush=True)
+        _dispatch(cfg)
+        return _read(path)
+
+    @cached_property
+    def weights(self) -> str:
+        """16 hex digits that name the weights which are evaluated."""
+        folder = self.model / "checkpoints"
+        best = folder / "best.ckpt"
+        return file_digest(best if best.exists() else folder / "last.ckpt")[:16]
+
+    def perplexity(self, label: str = "eval", *further: str) -> dict[str, Any]:
+        """What ``mode=ppl_eval`` writes, made in ``folder/label``."""
+        return self._evaluate("ppl_eval", "perplexity.json", label, further)
+
+    def sample(
+        self, label: str = "eval", mode: str = "full", *further: str
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What ``mode=sample_eval`` writes, made in ``folder/label``: scores and records."""
+        further = (f"sampling.mode={mode}", *further)
+        result = self._evaluate("sample_eval", f"sample_eval_{mode}.json", label, further)
+        path = self.folder / label / f"samples_{mode}.jsonl"
+        with path.open(encoding="utf-8") as lines:
+            return result, [json.loads(line) for line in lines]
+
+    def load(self) -> LoadedModel:
+        """The trained network, with everything needed to use it."""
+        from hbd3lm.commands.build import load_model
+
+        return load_model(compose(self.settings_of("ppl_eval")))
+
+    def _evaluate(self, mode: str, file: str, label: str, further: Sequence[str]) -> dict:
+        path = self.folder / label / file
+        settings = self.settings_of(mode, f"eval.output_dir={_quoted(path.parent)}", *further)
+        stamp, done = (
+            path.with_name(f"{path.name}.stamp"),
+            {
+                "settings": settings,
+                "weights": self.weights,
+            },
+        )
+        if not path.is_file() or _read(stamp) != done:
+            print(f"\n[{self.study.name}] {self.name}: {mode} ({label})", flush=True)
+            _dispatch(compose(settings))
+            with atomic_write(stamp) as file:
+                json.dump(done, file, indent=2)
+        return _read(path)
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The configuration ``main.py`` would run with.
+
+    Raises:
+        UserError: an unknown key or value.
+    """
+    import hydra
+
+    from hbd3lm.commands.run import CONFIGS, check_overrides
+
+    check_overrides(list(overrides))
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+def _dispatch(cfg: DictConfig) -> None:
+    from hbd3lm.commands.run import dispatch
+
+    status = dispatch(cfg)
+    if status:  # stopped by a signal, and saved
+        raise SystemExit(status)
+
+
+def _quoted(path: Path) -> str:
+    from hbd3lm.commands.run import override_value
+
+    return override_value(str(path))
+
+
+def _plain(group: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(group, resolve=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of ours; empty where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _digest(value: Any) -> str:
+    """8 hex digits that name a plain value."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
