@@ -68,6 +68,12 @@ def fill(page, name: str, text: str) -> None:
     page.locator(f"#{name} textarea").fill(text)
 
 
+def open_sampling(page) -> None:
+    page.get_by_role("button", name="Sampling").click()
+    page.locator("#seed").wait_for()
+    page.wait_for_timeout(500)  # what is typed while the fields are still being set up is lost
+
+
 def set_number(page, name: str, value: str) -> None:
     field = page.locator(f"#{name} input[type=number]")
     field.fill(value)
@@ -131,7 +137,7 @@ def test_a_changed_plan_changes_the_execution(browser, demo):
 def test_sampling_settings_are_those_of_the_solution(browser, demo):
     model, address = demo
     page = visit(browser, address)
-    page.get_by_role("button", name="Sampling").click()
+    open_sampling(page)
     for name, value in (("steps", "1"), ("temperature", "1"), ("seed", "5"), ("pause", "0")):
         set_number(page, name, value)
     fill(page, "question", QUESTION)
@@ -238,8 +244,7 @@ def test_models_without_plans_and_token_by_token_have_a_demo_too(browser, method
         page.click("#solve")
         assert solution(page, "own")["execution"] == model.solve(QUESTION).execution
         assert page.locator("#follow").is_visible() == (method == "ar")
-        page.get_by_role("button", name="Sampling").click()
-        page.locator("#seed").wait_for()
+        open_sampling(page)
         assert page.locator("#method").is_visible() == (method == "flat")
         assert page.problems == []
     finally:
