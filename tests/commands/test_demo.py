@@ -195,8 +195,7 @@ def test_stop_ends_the_sampling_and_another_can_follow(browser, demo):
 
 
 def test_solutions_are_saved_as_a_page_of_the_viewer(browser, demo, tmp_path):
-    model, address = demo
-    page = visit(browser, address)
+    page = visit(browser, demo[1])
     fill(page, "question", QUESTION)
     page.click("#solve")
     solution(page, "own")
@@ -262,7 +261,9 @@ def test_the_command_serves_this_machine_alone_until_interrupted(tmp_path):
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "hbd3lm.cli", "demo", "--checkpoint", tmp_path / "model",
                "--port", str(port)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as p:
         try:
             line = p.stdout.readline()
             assert f"http://127.0.0.1:{port}/ (Ctrl-C ends it)" in line, line + p.stdout.read()
