@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from hbd3lm.model.transformer import Transformer
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.optim import make_optimizer
 from tests.hub.exports import TOKENIZER, export_method
+from tests.test_docs import commands
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -132,7 +134,7 @@ def model(tmp_path_factory, problems) -> Path:
     layout = plan_execution_layout(96, 1, 16, 1, 4, with_plan=False)
     config = ModelConfig(TOKENIZER.vocab_size, dim=64, n_layers=2, n_heads=2)
     net = Transformer(config)
-    objective = build_objective("diffusion", layout, TOKENIZER.mask_id, "shared")
+    objective = build_objective("diffusion", layout, TOKENIZER.mask_id, config)
     documents = build_documents(problems[:KNOWN], TOKENIZER, layout)
     optimizer = make_optimizer(net, TrainingConfig(learning_rate=4e-3))
     rng = np.random.default_rng(0)
@@ -314,7 +316,7 @@ def test_a_likelihood_is_that_of_our_own_evaluation(method, tmp_path):
     results = model.loglikelihood(ask("loglikelihood", *((context, f" {t}") for t in texts)))
     plan = model.model.solve("a?").plan or ""
     examples = [HierarchicalExample(str(i), "a?", plan, t, "") for i, t in enumerate(texts)]
-    objective = build_objective(card.objective, card.layout, TOKENIZER.mask_id, card.model.modules)
+    objective = build_objective(card.objective, card.layout, TOKENIZER.mask_id, card.model)
     nats, _ = score_documents(
         net, objective, build_documents(examples, TOKENIZER, card.layout), 8, 4
     )
@@ -340,3 +342,18 @@ def test_a_text_learned_by_heart_is_likely_and_greedy(model, problems):
     assert likely > unlikely + 5 and greedy and not other
     with pytest.raises(UserError, match=r"is longer than the 16 tokens"):
         learned.loglikelihood(ask("loglikelihood", (context, "word " * 40)))
+
+
+def test_the_commands_in_the_documents_are_ones_the_harness_accepts():
+    from lm_eval._cli import HarnessCLI
+
+    found = [
+        shlex.split(line)
+        for name in ("README.md", "GSM8K_TRAINING_GUIDE.md")
+        for line in commands(REPOSITORY / name)
+        if line.startswith("hbd3lm lm_eval ")
+    ]
+    assert len(found) >= 2
+    for words in found:
+        parsed = HarnessCLI()._parser.parse_args(["run", *words[2:]])
+        assert parsed.model == "hbd3lm" and "pretrained" in parsed.model_args

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -145,11 +145,14 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     Raises:
         UserError: a value of the wrong type, or one the dataclass refuses.
     """
-    names = [field.name for field in fields(kind) if field.name in values]
+    groups = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.default_factory)}
+    nested = {
+        name: typed(inner, values[name], f"{group}.{name}")
+        for name, inner in groups.items()
+        if name in values
+    }
+    names = [f.name for f in fields(kind) if f.name in values and f.name not in groups]
     chosen = {name: values[name] for name in names}
-    for name, value in chosen.items():
-        if OmegaConf.is_dict(value):  # a group of its own, cut off from what it refers to
-            chosen[name] = OmegaConf.to_container(value, resolve=True)
     try:
         filled = OmegaConf.merge(OmegaConf.structured(kind), chosen)
         content = {name: _plain(filled[name]) for name in names}
@@ -160,12 +163,10 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
         # nan passes every comparison a dataclass makes to refuse what is out of bounds.
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{group}.{name}={value}: a finite number is needed")
-    return kind(**content)
+    return kind(**content, **nested)
 
 
 def _plain(value: Any) -> Any:
-    if OmegaConf.is_dict(value):
-        return OmegaConf.to_object(value)
     return tuple(value) if OmegaConf.is_list(value) else value
 
 

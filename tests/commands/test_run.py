@@ -212,7 +212,10 @@ def test_any_question_reaches_the_sampler_as_typed(text):
         ("modle=nano", "did you mean model?"),  # not mode, which is as near
         ("moel=nano", "did you mean model?"),
         ("mdoe=sample", "did you mean mode?"),
-        ("model=huge", "model=huge: there is no such model; choose from medium, nano, small, tiny"),
+        (
+            "model=huge",
+            "model=huge: there is no such model; choose from medium, nano, pretrained, small, tiny",
+        ),
         ("algo=gan", "choose from ar, flat, hierarchical, mdlm"),
         ("training.max_steps", "write KEY=VALUE"),
     ],
@@ -683,7 +686,7 @@ def test_help_and_refusals_load_no_heavy_library(argument, status):
         capture_output=True, text=True, timeout=60, cwd=REPOSITORY,
     )  # fmt: skip
     assert result.returncode in (status, None), result.stderr
-    expected = "model: medium, nano, small, tiny" if status == 0 else "did you mean"
+    expected = "model: medium, nano, pretrained, small, tiny" if status == 0 else "did you mean"
     assert expected in result.stdout + result.stderr
 
 
