@@ -1,4 +1,4 @@
-"""The losses of a training step, compiled: for batches of one shape (``training.batching=pack``)."""
+"""The losses of a training step, compiled: for batches of one shape (``batching=pack``)."""
 
 from __future__ import annotations
 
