@@ -287,7 +287,8 @@ class Transformer(nn.Module):
                 queries, mask = Tags(*(_take(tag, select) for tag in queries)), None
             q = block.attention.queries(normed, cos, sin)
             if mask is None:
-                mask = build_mask(queries, tags, backend, q.dtype)
+                tiles = tokens.tiles if queries is tokens.tags else None
+                mask = build_mask(queries, tags, backend, q.dtype, tiles)
             mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
             if self.observer is not None:
                 self.observer(i, q, k, v, mask, mixed)
