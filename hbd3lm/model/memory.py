@@ -101,8 +101,10 @@ def activation_bytes(
     whole = 2 * norm + attention + mlp + dropout
     depth, N, Lc, Ln = config.n_layers, shape.rows, shape.clean, shape.noisy
     if Ln:
-        # Clean tokens end at the last block's keys; noisy ones join theirs to those of the past.
-        clean = (depth - 1) * (whole + rotated_keys) + norm + keys + rotated_keys
+        # Clean tokens end at the last block's keys, or, where they predict, at its attention; noisy
+        # ones join theirs to those of the past.
+        clean = (depth - 1) * (whole + rotated_keys) + norm + rotated_keys
+        clean += attention if config.shift else keys
         joined = depth * 2 * K * s * (Lc + Ln)
         noisy = (depth - 1) * whole + norm + attention
         if not config.qk_norm:  # nobody reads the projection again once it is joined
@@ -116,7 +118,7 @@ def activation_bytes(
     if dense_mask:
         mask = N * (Lc * Lc + Ln * (Lc + Ln)) * s
         if mixed:
-            clean_layers = depth - 1 if Ln else depth
+            clean_layers = depth - 1 if Ln and not config.shift else depth
             pairs = clean_layers * Lc * Lc + depth * Ln * (Lc + Ln)
             mask += N * config.n_heads * pairs * s
     copies = 2 * count_weights(config)[0] if mixed else 0  # bf16 copies of the matrices
