@@ -6,10 +6,14 @@ The yardstick for ``hbd3lm.sample.decoder`` in speed (``benchmarks/sample.py``) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from hbd3lm.model.batch import Tokens
+from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.cost import Lengths, Operations, SamplingCost, token_operations
 from hbd3lm.model.layout import Layout
 from hbd3lm.model.mask import Tags
 from hbd3lm.model.transformer import Transformer
@@ -146,3 +150,35 @@ def _next_token(net, config, prompt, clean, ordinal) -> list[int]:
     )
     token, _ = pick_tokens(net.logits(hidden[-1:]), config.temperature, config.top_p, u)
     return token.tolist()
+
+
+def plain_cost(
+    config: ModelConfig,
+    layout: Layout,
+    problem: Lengths,
+    *,
+    steps: Sequence[int] | None = None,
+    logits_everywhere: bool = False,
+) -> SamplingCost:
+    """What :func:`plain_sample` costs: every step runs everything before the block again.
+
+    Args:
+        logits_everywhere: of every position in sight, as the published sampler computes them.
+    """
+    steps = [s.block_size for s in layout.segments] if steps is None else steps
+    query, key_value, rest = token_operations(config)
+    width = config.n_heads * config.resolved_head_dim
+    head = 2 * config.dim * (config.vocab_size - 1)
+    total, evaluations, tokens, before = Operations(), 0, 0, problem.question
+    for spec, length, n_steps in zip(layout.segments, problem.segments, steps):
+        for _ in range(-(-length // spec.block_size)):
+            run = before + spec.block_size
+            once = Operations(
+                config.n_layers * run * (query + key_value + rest),
+                config.n_layers * 4 * width * run * run,
+                head * (run if logits_everywhere else 1),
+            )
+            n = min(n_steps, spec.block_size)
+            total += once * n
+            evaluations, tokens, before = evaluations + n, tokens + n * run, run
+    return SamplingCost(total, evaluations, tokens)

@@ -36,8 +36,9 @@ SIZES = {
     "nano": {"dim": 128, "n_layers": 4, "n_heads": 4},
     "tiny": {"dim": 256, "n_layers": 8, "n_heads": 8},
     "small": {"dim": 768, "n_layers": 12, "n_heads": 12},
+    "medium": {"dim": 1024, "n_layers": 24, "n_heads": 16},
 }
-BATCH_SIZE = {"quick": 2, "nano": 4, "tiny": 4, "small": 1}
+BATCH_SIZE = {"quick": 2, "nano": 4, "tiny": 4, "small": 1, "medium": 1}
 STEPS = 4
 """Steps of ours in a turn, at evenly spaced lengths: their cost depends on the length."""
 GIB, GFLOP = 2**30, 1e9
@@ -165,33 +166,12 @@ def make_network(config: ModelConfig) -> Transformer:
     return net
 
 
-def token_flops(config: ModelConfig) -> tuple[int, int, int]:
-    """Multiply-adds times two of one token in one block: queries; keys and values; the rest."""
-    queries = 2 * config.dim * config.n_heads * config.resolved_head_dim
-    keys = 2 * config.dim * 2 * config.resolved_kv_heads * config.resolved_head_dim
-    matrices = 3 if config.mlp == "swiglu" else 2
-    return queries, keys, queries + matrices * 2 * config.dim * config.resolved_hidden_dim
-
-
-def ragged_flops(config: ModelConfig, rows: int, clean: int, noisy: int, asked: int) -> int:
-    """Forward FLOPs of ours: ``rows`` of ``clean`` and ``noisy`` tokens, ``asked`` of them in all.
-
-    Matrix products and attention as executed, padding and masked pairs included; the last block
-    of the clean pass ends at its keys, that of the noisy pass keeps the asked tokens only.
-    """
-    queries, keys, rest = token_flops(config)
-    width, depth = config.n_heads * config.resolved_head_dim, config.n_layers
-    clean_pass = clean * (depth * keys + (depth - 1) * (queries + rest + 4 * width * clean))
-    noisy_pass = noisy * depth * (queries + keys + 4 * width * (clean + noisy))
-    noisy_pass += noisy * (depth - 1) * rest
-    head = 2 * config.dim * (config.vocab_size - 1)
-    return rows * (clean_pass + noisy_pass) + asked * (rest + head)
-
-
 def padded_flops(config: ModelConfig, rows: int, length: int, head: str) -> int:
     """Forward FLOPs of the published layout: ``rows`` of 2 x ``length`` tokens, all the way."""
+    from hbd3lm.model.cost import token_operations
+
     width, tokens = config.n_heads * config.resolved_head_dim, 2 * length
-    block = sum(token_flops(config)) + 4 * width * tokens
+    block = sum(token_operations(config)) + 4 * width * tokens
     predicted = tokens if head == "all" else length
     logits = 2 * config.dim * (config.vocab_size - 1) * predicted
     return rows * (tokens * config.n_layers * block + logits)
@@ -278,17 +258,16 @@ class Bench:
 
     def flops(self) -> float:
         """FLOPs a step: the backward pass counts twice the forward one (nothing recomputed)."""
+        from hbd3lm.model.cost import shapes_of_batch, step_operations
+
         variant, total = self.variant, 0
         for batch in self.batches:
             if variant.layout == "padded":
                 rows, length = batch.targets.shape
-                total += padded_flops(self.config, rows, length, variant.head)
+                total += 3 * padded_flops(self.config, rows, length, variant.head)
             else:
-                part = batch.parts[0]
-                rows, clean = part.clean.ids.shape
-                asked = int((part.prediction.weight > 0).sum())
-                total += ragged_flops(self.config, rows, clean, part.noisy.ids.shape[1], asked)
-        return 3 * total / len(self.batches)
+                total += step_operations(self.config, shapes_of_batch(batch)).total
+        return total / len(self.batches)
 
 
 def resident_bytes() -> int:
@@ -441,6 +420,18 @@ def run(settings: Settings, variants: list[Variant], repeats: int) -> None:
     )
 
 
+def utilisation(args: argparse.Namespace) -> None:
+    """Our step on the GPU: model FLOPs utilisation, tokens a second, memory."""
+    from benchmarks import cost
+
+    options = ["--measure", args.model, "--vocab", str(args.vocab), "--precision", args.precision]
+    for name in ("tokenizer", "data_dir"):
+        if getattr(args, name) is not None:
+            options += [f"--{name}", getattr(args, name)]
+    cost.main(options)
+    cost.main([*options, "--compile"])
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
@@ -475,6 +466,10 @@ def main(argv: list[str] | None = None) -> int:
         planner=args.planner,
     )
     run(settings, variants, 1 if args.quick else args.repeats)
+    import torch
+
+    if torch.cuda.is_available() and not args.quick:
+        utilisation(args)
     return 0
 
 

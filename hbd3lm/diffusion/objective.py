@@ -76,12 +76,12 @@ def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[st
         *x_0, x_t = x.split([stream.ids.shape[1] for stream in streams], 1)
         hidden = []
         if part.noisy is not None:
-            ahead = None if part.ahead is None else part.ahead.weight > 0
+            ahead = None if part.ahead is None else part.ahead.select
             first, past = net(
                 part.clean, past, part.module, ahead, keys_only=ahead is None, embedded=x_0[0]
             )
             hidden += [] if first is None else [first]
-        select = part.prediction.weight > 0
+        select = part.prediction.select
         last, seen = net(part.predicting, past, part.module, select=select, embedded=x_t)
         past = seen if part.noisy is None else past  # noisy tokens are nobody's past
         hidden.append(last)
@@ -98,11 +98,12 @@ def select_predictions(part: Part, n_columns: int) -> tuple[Tensor, Tensor, Tens
     """
     targets, weight, cell = [], [], []
     for tokens, prediction in part.predictions:
-        select = prediction.weight > 0
-        targets.append(prediction.targets[select])
-        weight.append(prediction.weight[select])
-        document = tokens.tags.document[select]
-        cell.append(document * n_columns + prediction.segment[select])
+        select = prediction.select
+        targets.append(prediction.targets.flatten()[select])
+        weight.append(prediction.weight.flatten()[select])
+        # A place that only fills up may be padding, which has no document; it weighs nothing.
+        document = tokens.tags.document.flatten()[select].clamp(min=0)
+        cell.append(document * n_columns + prediction.segment.flatten()[select].clamp(min=0))
     return torch.cat(targets), torch.cat(weight), torch.cat(cell)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbd3lm.model.mask import PADDING, Tags
+from hbd3lm.model.mask import PADDING, Tags, Tiles
 
 Piece = dict[str, np.ndarray]
 """Equally long 1-d arrays ``ids, position, document, noisy, block`` (and what else rides along)."""
@@ -27,12 +27,17 @@ class Tokens:
     ids: Tensor
     position: Tensor
     tags: Tags
+    tiles: Tiles | None = None
+    """What FlexAttention must know of the keys in sight of a training batch, if made beforehand."""
 
     def to(self, device: torch.device | str) -> Tokens:
         ids, position, *tags = (
             t.to(device, non_blocking=True) for t in (self.ids, self.position, *self.tags)
         )
-        return Tokens(ids, position, Tags(*tags))
+        tiles = self.tiles
+        if tiles is not None:
+            tiles = Tiles(*(t.to(device, non_blocking=True) for t in tiles))
+        return Tokens(ids, position, Tags(*tags), tiles)
 
     @property
     def is_padding(self) -> Tensor:
@@ -48,15 +53,25 @@ class Prediction(NamedTuple):
         weight: float32 weight of the token's cross-entropy; 0 where nothing is predicted.
         segment: index into ``layout.segments`` of the target.
         block: ordinal of the target's block, 1 for the first predicted one.
+        places: [M] where in the flattened [N * L] something is predicted, filled up with places
+            of weight 0; None: wherever the weight is positive.
     """
 
     targets: Tensor
     weight: Tensor
     segment: Tensor
     block: Tensor
+    places: Tensor | None = None
+
+    @property
+    def select(self) -> Tensor:
+        """int64 [M]: :attr:`places`, found if they are not given."""
+        if self.places is not None:
+            return self.places
+        return (self.weight > 0).flatten().nonzero()[:, 0]
 
     def to(self, device: torch.device | str) -> Prediction:
-        return Prediction(*(t.to(device, non_blocking=True) for t in self))
+        return Prediction(*(None if t is None else t.to(device, non_blocking=True) for t in self))
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,13 @@ class Batch:
         streams = [s for part in self.parts for s in (part.clean, part.noisy) if s is not None]
         padding = sum(int(stream.is_padding.sum()) for stream in streams)
         return padding / sum(stream.ids.numel() for stream in streams)
+
+    def head_padding_share(self) -> float:
+        """Share of the predictions computed that are none: places that only fill up."""
+        asked = [prediction for part in self.parts for _, prediction in part.predictions]
+        computed = sum(len(prediction.select) for prediction in asked)
+        real = sum(int((prediction.weight > 0).sum()) for prediction in asked)
+        return 1 - real / computed if computed else 0.0
 
 
 def stack_rows(rows: Sequence[Sequence[Piece]], width: int | None = None) -> dict[str, Tensor]:

@@ -48,9 +48,14 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden, head, bias, targets, n_classes, dtype)
 
 
+def keeps_logits(n_tokens: int, n_classes: int) -> bool:
+    """Are the logits kept for the backward pass, or multiplied a second time there?"""
+    return n_tokens * n_classes <= KEEP
+
+
 def cross_entropy_bytes(n_tokens: int, n_classes: int, mixed: bool) -> int:
     """Most memory the loss takes beside hidden states and gradients of the weights."""
-    kept = n_tokens * n_classes * (2 if mixed else 4) if n_tokens * n_classes <= KEEP else 0
+    kept = n_tokens * n_classes * (2 if mixed else 4) if keeps_logits(n_tokens, n_classes) else 0
     width = min(n_classes, _slices(n_tokens, n_classes)[0].stop)
     return kept + 4 * 4 * n_tokens * width  # a slice's logits, probabilities, and temporaries
 
@@ -81,7 +86,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = x @ head[part].to(dtype).T  # [M, width]
             if bias is not None:
                 logits += bias[part].to(dtype)
-            if len(x) * n_classes <= KEEP:
+            if keeps_logits(len(x), n_classes):
                 kept.append(logits)
             logits = logits.to(exact)
             log_sum = torch.logaddexp(log_sum, logits.logsumexp(1))
@@ -111,8 +116,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if bias is not None and not kept:
                 logits += bias[part].to(x.dtype)
             p = (logits.to(log_sum.dtype) - log_sum[:, None]).exp_()  # [M, width]
-            row = ((targets >= part.start) & (targets < part.stop)).nonzero()[:, 0]
-            p[row, targets[row] - part.start] -= 1
+            inside = (targets >= part.start) & (targets < part.stop)
+            place = torch.where(inside, targets - part.start, 0)
+            p.scatter_add_(1, place[:, None], -inside.to(p.dtype)[:, None])
             p = p.to(x.dtype)
             x_gradient += p @ weight
             if head_gradient is not None:

@@ -424,8 +424,14 @@ class Decoder:
         if not select.any():
             self.net(tokens, memory, module, keys_only=True)
             return None
-        hidden, _ = self.net(tokens, memory, module, select=self._tensor(select))
-        return hidden
+        # As places in each row: the last block then makes no other queries.
+        count = select.sum(1)
+        most = int(count.max())
+        places = self._tensor(np.argsort(~select, axis=1, kind="stable")[:, :most])
+        hidden, _ = self.net(tokens, memory, module, select=places)  # [n, most, D]
+        if count.min() == most:
+            return hidden.flatten(0, 1)
+        return hidden[self._tensor(np.arange(most) < count[:, None])]
 
     def _write_block(
         self, rows, state: BlockState, asked: np.ndarray, logits: Tensor, commits: np.ndarray

@@ -26,6 +26,7 @@ from hbd3lm.data.tokenizer import SPECIAL_TOKENS
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
+from hbd3lm.model.attention import choose_backend
 from hbd3lm.model.checkpoint import ModelCard
 from hbd3lm.model.layout import Document
 from hbd3lm.model.precision import resolve_precision
@@ -39,6 +40,7 @@ from hbd3lm.train.checkpoints import (
     SealedCheckpointIO,
     find_checkpoint,
 )
+from hbd3lm.train.compiled import make_losses
 from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.lora import attach, check_lora
@@ -109,6 +111,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; what was saved before stays.
     """
     check_strategy(config, trainer_config)
+    compute_losses = make_losses(config, trainer_config)
     check_freeze(config, card)
     check_lora(config, card)
     run_dir = Path(run_dir)
@@ -168,10 +171,12 @@ def train(
     resume_from = found.path if found else None
     trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
     module = (ShardedModule if sharded else TrainingModule)(
-        net, objective, config, card, seed, len(valid_documents)
+        net, objective, config, card, seed, len(valid_documents), compute_losses
     )
+    # What FlexAttention must know of a batch's mask is made where the batch is.
+    tiles = choose_backend(trainer_config.attention, trainer.strategy.root_device) == "flex"
     data = ProblemData(
-        train_documents, valid_documents, objective, config, seed, trainer_config.num_workers
+        train_documents, valid_documents, objective, config, seed, trainer_config.num_workers, tiles
     )
     started = time.perf_counter()
     try:
