@@ -101,8 +101,10 @@ def activation_bytes(
     whole = 2 * norm + attention + mlp + dropout
     depth, N, Lc, Ln = config.n_layers, shape.rows, shape.clean, shape.noisy
     if Ln:
-        # Clean tokens end at the last block's keys; noisy ones join theirs to those of the past.
-        clean = (depth - 1) * (whole + rotated_keys) + norm + keys + rotated_keys
+        # Clean tokens end at the last block's keys, or, where they predict, at its attention; noisy
+        # ones join theirs to those of the past.
+        clean = (depth - 1) * (whole + rotated_keys) + norm + rotated_keys
+        clean += attention if config.shift else keys
         joined = depth * 2 * K * s * (Lc + Ln)
         noisy = (depth - 1) * whole + norm + attention
         if not config.qk_norm:  # nobody reads the projection again once it is joined
@@ -116,7 +118,7 @@ def activation_bytes(
     if dense_mask:
         mask = N * (Lc * Lc + Ln * (Lc + Ln)) * s
         if mixed:
-            clean_layers = depth - 1 if Ln else depth
+            clean_layers = depth - 1 if Ln and not config.shift else depth
             pairs = clean_layers * Lc * Lc + depth * Ln * (Lc + Ln)
             mask += N * config.n_heads * pairs * s
     copies = 2 * count_weights(config)[0] if mixed else 0  # bf16 copies of the matrices
@@ -132,8 +134,8 @@ def estimate_training(
     mixed: bool = False,
     device: str = "cpu",
     processes: int = 1,
-    trained: float = 1.0,
     sharded: bool = False,
+    trained: float = 1.0,
 ) -> MemoryEstimate:
     """Bytes one process needs for its largest batch; see the head of this file.
 
@@ -148,14 +150,13 @@ def estimate_training(
     """
     weights, matrices = count_weights(config)
     moments = round(trained * (2 * weights - (matrices if optimizer == "muon" else 0)))
-    learning = round(trained * weights)
     shares = processes if sharded else 1
-    share, learning_share = -(-weights // shares), -(-learning // shares)
-    together = sharded and processes > 1
+    share = -(-weights // shares)
+    gathered = weights if sharded and processes > 1 else 0
     twice = 2 if processes > 1 and not sharded else 1
     return MemoryEstimate(
-        weights=4 * (share + (weights if together else 0)),
-        gradients=4 * (learning_share * twice + (learning if together else 0)),
+        weights=4 * (share + gathered),
+        gradients=4 * round(trained * (share * twice + gathered)),
         optimizer=4 * -(-moments // shares),
         average=4 * share if average else 0,
         activations=activation_bytes(config, shape, mixed, dense_mask=device == "cpu"),

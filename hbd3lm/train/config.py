@@ -11,8 +11,8 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 LATER_SETTINGS = {
     "optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2, "freeze": None,
-    "init_from": None, "hierarchical.match": "operations", "lora.rank": 0,
-    "lora.plan_rank": None, "lora.exec_rank": None, "lora.alpha": None, "lora.dropout": 0.0, "pack_len": None,
+    "init_from": None, "hierarchical.match": "operations", "pack_len": None, "lora.rank": 0,
+    "lora.plan_rank": None, "lora.exec_rank": None, "lora.alpha": None, "lora.dropout": 0.0,
 }  # fmt: skip
 """Settings of ``training`` that older checkpoints do not name, and what they were then."""
 

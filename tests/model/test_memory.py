@@ -33,6 +33,13 @@ FIELDS = {
     "swiglu": {"mlp": "swiglu", "n_kv_heads": 2},
     "layernorm": {"norm": "layernorm", "qk_norm": False, "tie_embeddings": False},
     "separate": {"modules": "separate"},
+    "llama": {
+        "mlp": "swiglu",
+        "n_kv_heads": 2,
+        "qk_norm": False,
+        "shift": True,
+        "causal_context": True,
+    },
 }
 
 
@@ -43,7 +50,13 @@ def make_batch(config: ModelConfig, rows: int, autoregressive: bool = False):
     document = build_document(
         [1] * 60, {"plan": [2] * 64, "execution": [3] * 128}, layout, fill_id=4
     )
-    objective = BlockDiffusion(layout, config.vocab_size - 1, config.modules)
+    objective = BlockDiffusion(
+        layout,
+        config.vocab_size - 1,
+        config.modules,
+        shift=config.shift,
+        causal_context=config.causal_context,
+    )
     if autoregressive:
         objective = Autoregressive(layout)
     documents = [document] * rows
