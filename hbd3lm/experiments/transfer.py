@@ -144,7 +144,7 @@ def _read_settings(study: Study) -> tuple[dict[str, Arm], list[int]]:
             raise UserError(f"experiment.compared: {name}: choose from {', '.join(ARMS)}")
     if not compared or not sizes:
         raise UserError("experiment.compared and experiment.sizes need at least one entry each")
-    there = len(study.examples("train"))
+    there = len(study.examples("train")) + _count_held_out(study)
     for size in sizes:
         if not isinstance(size, int) or not 2 <= size <= there:
             raise UserError(
@@ -152,6 +152,14 @@ def _read_settings(study: Study) -> tuple[dict[str, Arm], list[int]]:
                 f"are whole numbers from 2 to {there}"
             )
     return {name: ARMS[name] for name in compared}, sorted(set(sizes))
+
+
+def _count_held_out(study: Study) -> int:
+    """Validation problems that are taken from those to learn from."""
+    from hbd3lm.experiments.study import compose
+
+    given = compose(study.base).data.valid_path
+    return 0 if given else len(study.examples("valid"))
 
 
 def _is_data(override: str) -> bool:

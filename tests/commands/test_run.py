@@ -155,6 +155,17 @@ def test_every_model_size_is_a_valid_network(model):
     assert build.build_model_config(compose(f"model={model}"), 1000).n_layers > 0
 
 
+def test_separate_modules_are_matched_as_the_setting_says_and_training_tells():
+    separate = ["model=nano", "hierarchical.modules=separate"]
+    like, matched = compose(*separate), compose(*separate, "hierarchical.match=parameters")
+    assert build.build_model_config(like, 4096).dim == 128
+    assert build.build_model_config(matched, 4096).dim < 128
+    assert run._name_model(like) == "nano with separate modules (as many operations as shared)"
+    assert run._name_model(matched) == "nano with separate modules (as many parameters as shared)"
+    frozen = compose(*separate, "training.freeze=plan")
+    assert run._name_model(frozen).endswith(" as shared), plan frozen")
+
+
 @pytest.mark.parametrize(
     "overrides, lengths",
     [

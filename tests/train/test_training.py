@@ -223,6 +223,18 @@ def test_rerunning_a_finished_run_changes_nothing(tmp_path):
         assert torch.equal(tensor, after["state_dict"][name])
 
 
+@pytest.mark.parametrize("steps", [3, 2])
+def test_a_finished_run_says_so_when_there_is_nothing_left_to_do(tmp_path, capsys, steps):
+    """With fewer steps than it has it once ended without a word."""
+    run(tmp_path / "run", max_steps=3)
+    assert "finished" not in capsys.readouterr().out
+    assert run(tmp_path / "run", max_steps=steps)["steps"] == 3
+    assert (
+        f"{tmp_path / 'run'} holds a finished run of 3 steps; with training.max_steps={steps} "
+        "there is nothing left to do\n"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_finished_run_goes_on_when_max_steps_is_raised(tmp_path, accumulate):
     """With a constant rate the extended run is the long one; cosine depends on max_steps."""
