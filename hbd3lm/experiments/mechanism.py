@@ -31,6 +31,7 @@ from hbd3lm.plans.interventions import (
     perturbation,
     shuffle_plans,
     swap_operations,
+    without_purposes,
 )
 from hbd3lm.plans.numbers import find_numbers, number_value
 from hbd3lm.plans.semantics import operation_distance, plan_operations, solution_operations
@@ -42,6 +43,8 @@ PLANS = {
     "none": "none (only its end)",
     "shuffled": "another problem's",
     "swapped": "operations exchanged",
+    "bare": "without purposes",
+    "bare_swapped": "without purposes, exchanged",
     "right_numbers": "right numbers put in",
     "wrong_numbers": "wrong numbers put in",
 }
@@ -168,6 +171,8 @@ def change_plans(
             "shuffled": examples[other[i]].plan,
             "swapped": swap_operations(example.plan),
         }
+        texts["bare"] = bare = without_purposes(example.plan)
+        texts["bare_swapped"] = None if bare is None else swap_operations(bare)
         change = perturbation([example.question, example.execution], i)
         right = inject_numbers(example.plan, example.question, lambda value: value)
         wrong = inject_numbers(example.plan, example.question, change)

@@ -257,22 +257,26 @@ def _plan_findings(arm: str, rows: Mapping[str, PlanRow]) -> list[str]:
         else:
             verdict = "fewer right answers" if found.value < 0 else "more right answers"
         sentences.append(f"{arm}, plan {PLANS[row.name]}: {verdict} ({numbers}; {p}).")
-    swapped = rows.get("swapped")
-    if swapped is not None and swapped.follows is not None:
-        # A swapped plan names operations exactly where the gold plan does.
-        gap = paired_estimate(swapped.follows, swapped.follows_gold)
-        own, gold = (accuracy_estimate(x) for x in (swapped.follows, swapped.follows_gold))
-        if gap.low > 0:
-            verdict = "executions do what the plan says more often than what the question needs"
-        elif gap.high < 0:
-            verdict = "executions do what the question needs more often than what the plan says"
-        else:
-            verdict = "neither the plan nor the question can be said to win"
-        sentences.append(
-            f"{arm}, operations exchanged: {verdict} ({_share(own)} carry out the plan's "
-            f"operations, {_share(gold)} the gold plan's; difference {_share(gap)})."
-        )
+    for name in ("swapped", "bare_swapped"):
+        if name in rows and rows[name].follows is not None:
+            sentences.append(_who_wins(arm, rows[name]))
     return sentences
+
+
+def _who_wins(arm: str, row: PlanRow) -> str:
+    # A swapped plan names operations exactly where the gold plan does.
+    gap = paired_estimate(row.follows, row.follows_gold)
+    own, gold = (accuracy_estimate(x) for x in (row.follows, row.follows_gold))
+    if gap.low > 0:
+        verdict = "executions do what the plan says more often than what the gold plan says"
+    elif gap.high < 0:
+        verdict = "executions do what the gold plan says more often than what their plan says"
+    else:
+        verdict = "neither the plan given nor the gold plan can be said to win"
+    return (
+        f"{arm}, plan {PLANS[row.name]}: {verdict} ({_share(own)} carry out the operations of the "
+        f"plan given, {_share(gold)} those of the gold plan; difference {_share(gap)})."
+    )
 
 
 def _share(found: Estimate) -> str:
