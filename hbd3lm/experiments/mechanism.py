@@ -93,7 +93,7 @@ class Measured:
         asked: records of changed questions by change, then by problem.
         nats: NLL (a bound, for blocks) of the gold execution by plan, then problem.
         tokens: real tokens of the gold execution, by problem.
-        attention: ``mass`` and ``uniform`` of :class:`AttentionMass` as lists.
+        attention: ``mass`` and ``uniform`` of :class:`AttentionMass` as lists; empty: left out.
     """
 
     given: dict[str, Records]
@@ -304,7 +304,7 @@ def _likelihoods(
 
 
 def _attention(run: Run, own: Records) -> dict[str, Any]:
-    """Attention of the model's own executions, under its own plans."""
+    """Attention of the model's own executions, under its own plans; empty if nobody asks."""
     chosen = list(own.values())[: run.study.settings.attention_problems]
     names = HierarchicalExample.__slots__
     examples = [HierarchicalExample(*(record[name] for name in names)) for record in chosen]
@@ -323,6 +323,8 @@ def _attention(run: Run, own: Records) -> dict[str, Any]:
         found = attention_mass(loaded.net, loaded.objective, documents, groups)
         return {"mass": found.mass.round(6).tolist(), "uniform": found.uniform.round(6).tolist()}
 
+    if not examples:
+        return {}
     return run.measure("attention", {"texts": _digest(examples)}, make)
 
 

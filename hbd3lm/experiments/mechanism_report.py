@@ -52,7 +52,7 @@ def report(
     for one, found in zip(runs, measured):
         arms.setdefault(one.arm, []).append(found)
     plans = {arm: _plan_rows(models, material) for arm, models in arms.items()}
-    looks = {arm: _attention(models) for arm, models in arms.items()}
+    looks = {arm: Look(models) for arm, models in arms.items() if models[0].attention}
     invariance = {arm: _invariance_rows(models, material) for arm, models in arms.items()}
     total = len(material.examples)
     return Results(
@@ -61,10 +61,10 @@ def report(
             _operation_table(plans),
             _number_table(arms, material),
             _invariance_table(invariance, total, material),
-            _attention_table(looks),
+            *([_attention_table(looks)] if looks else []),
         ],
         draw=lambda figure: _draw(figure, plans, looks),
-        figure_size=(12, 3.8 + 3.2 * len(arms)),
+        figure_size=(12, 3.8 + 3.2 * len(looks)),
         findings=[
             *(s for arm, rows in plans.items() for s in _plan_findings(arm, rows)),
             *(s for arm, rows in invariance.items() for s in _invariance_findings(arm, rows)),
@@ -413,10 +413,6 @@ class Look:
         }
 
 
-def _attention(models: Arm) -> Look:
-    return Look(models)
-
-
 def _attention_table(looks: Mapping[str, Look]) -> Table:
     return Table(
         "attention",
@@ -477,7 +473,8 @@ def _draw(
     plans: Mapping[str, Mapping[str, PlanRow]],
     looks: Mapping[str, Look],
 ) -> None:
-    top, *rows = figure.subfigures(1 + len(looks), 1, height_ratios=[3.8] + [3.2] * len(looks))
+    heights = [3.8] + [3.2] * len(looks)
+    top, *rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_plans(top, plans)
     for part, (arm, look) in zip(rows, looks.items()):
         _draw_attention(part, arm, look)
