@@ -115,8 +115,11 @@ def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
         return Estimate(value)
     w_seeds, w_problems = crossed_draws(top.shape, seed)
     drawn = [((w_seeds @ x) * w_problems).sum(1) for x in (top, bottom)]
-    linear = _divide(top - value * bottom, bottom.mean())  # of the ratio, around its value
-    return _widened(value, _divide(*drawn), [linear])
+    samples = _divide(*drawn)
+    if not math.isfinite(value):
+        return Estimate(value, *_middle(samples))
+    linear = (top - value * bottom) / bottom.mean()  # of the ratio, around its value
+    return _widened(value, samples, [linear])
 
 
 def difference_estimate(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Estimate:
@@ -144,8 +147,7 @@ def rate_difference_estimate(
     w_a, w_problems = crossed_draws(a.shape, seed)
     w_b, _ = crossed_draws(b.shape, seed + 1)
     rows = (w_a @ a) / len(a) - (w_b @ b) / len(b)
-    linear = [sign * (x - rate * n) / n.mean() for sign, x, rate in ((1, a, rates[0]),
-                                                                      (-1, b, rates[1]))]  # fmt: skip
+    linear = [(a - rates[0] * n) / n.mean(), (rates[1] * n - b) / n.mean()]
     return _widened(value, (rows * w_problems).sum(1) / (w_problems @ n), linear)
 
 
