@@ -51,10 +51,6 @@ class AttentionMass:
     mass: np.ndarray
     uniform: np.ndarray
 
-    def digits_lift(self) -> float:
-        """How much more than their share of the visible tokens the question's digits get."""
-        return float(self.mass[..., _DIGITS].mean() / self.uniform[..., _DIGITS].mean())
-
 
 def group_tokens(
     document: Document, question: str, layout: Layout, tokenizer: ProblemTokenizer
@@ -94,11 +90,11 @@ def attention_mass(
         groups: of each document, see :func:`group_tokens`.
 
     Raises:
-        UserError: a model without a plan, or one that is not a diffusion model.
+        UserError: a model without a plan, or one that predicts the next token: it has no blocks.
     """
     layout = objective.layout
-    if not layout.has_plan or (objective.is_bound is False and _size(layout) > 1):
-        raise UserError("attention is measured for block diffusion with a plan (algo=hierarchical)")
+    if not layout.has_plan:
+        raise UserError("attention to a plan: this model has none (algo=hierarchical has)")
     size, layers = _size(layout), net.config.n_layers
     shape = (len(documents), layers, size, len(GROUPS))
     mass, uniform = np.zeros(shape), np.zeros((shape[0], *shape[2:]))
@@ -159,6 +155,11 @@ def _look(
         # A clean token's position is its place in the document.
         of_keys.append(table.gather(1, part.clean.position))
     part = parts[-1]
+    if part.noisy is None:
+        raise UserError(
+            "attention is measured while blocks are denoised, and this model predicts the next "
+            "token (algo=ar); leave it out with experiment.attention_problems=0"
+        )
     of_keys.append(torch.full_like(part.noisy.ids, _OWN))
     one_hot = torch.nn.functional.one_hot(torch.cat(of_keys, 1), len(GROUPS)).float()
     asked = (part.weight > 0).float()  # [N, Ln]

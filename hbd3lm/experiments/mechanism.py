@@ -31,6 +31,7 @@ from hbd3lm.plans.interventions import (
     perturbation,
     shuffle_plans,
     swap_operations,
+    without_purposes,
 )
 from hbd3lm.plans.numbers import find_numbers, number_value
 from hbd3lm.plans.semantics import operation_distance, plan_operations, solution_operations
@@ -42,6 +43,8 @@ PLANS = {
     "none": "none (only its end)",
     "shuffled": "another problem's",
     "swapped": "operations exchanged",
+    "bare": "without purposes",
+    "bare_swapped": "without purposes, exchanged",
     "right_numbers": "right numbers put in",
     "wrong_numbers": "wrong numbers put in",
 }
@@ -90,7 +93,7 @@ class Measured:
         asked: records of changed questions by change, then by problem.
         nats: NLL (a bound, for blocks) of the gold execution by plan, then problem.
         tokens: real tokens of the gold execution, by problem.
-        attention: ``mass`` and ``uniform`` of :class:`AttentionMass` as lists.
+        attention: ``mass`` and ``uniform`` of :class:`AttentionMass` as lists; empty: left out.
     """
 
     given: dict[str, Records]
@@ -168,6 +171,8 @@ def change_plans(
             "shuffled": examples[other[i]].plan,
             "swapped": swap_operations(example.plan),
         }
+        texts["bare"] = bare = without_purposes(example.plan)
+        texts["bare_swapped"] = None if bare is None else swap_operations(bare)
         change = perturbation([example.question, example.execution], i)
         right = inject_numbers(example.plan, example.question, lambda value: value)
         wrong = inject_numbers(example.plan, example.question, change)
@@ -299,7 +304,7 @@ def _likelihoods(
 
 
 def _attention(run: Run, own: Records) -> dict[str, Any]:
-    """Attention of the model's own executions, under its own plans."""
+    """Attention of the model's own executions, under its own plans; empty if nobody asks."""
     chosen = list(own.values())[: run.study.settings.attention_problems]
     names = HierarchicalExample.__slots__
     examples = [HierarchicalExample(*(record[name] for name in names)) for record in chosen]
@@ -318,6 +323,8 @@ def _attention(run: Run, own: Records) -> dict[str, Any]:
         found = attention_mass(loaded.net, loaded.objective, documents, groups)
         return {"mass": found.mass.round(6).tolist(), "uniform": found.uniform.round(6).tolist()}
 
+    if not examples:
+        return {}
     return run.measure("attention", {"texts": _digest(examples)}, make)
 
 

@@ -52,7 +52,7 @@ def report(
     for one, found in zip(runs, measured):
         arms.setdefault(one.arm, []).append(found)
     plans = {arm: _plan_rows(models, material) for arm, models in arms.items()}
-    looks = {arm: _attention(models) for arm, models in arms.items()}
+    looks = {arm: Look(models) for arm, models in arms.items() if models[0].attention}
     invariance = {arm: _invariance_rows(models, material) for arm, models in arms.items()}
     total = len(material.examples)
     return Results(
@@ -61,10 +61,10 @@ def report(
             _operation_table(plans),
             _number_table(arms, material),
             _invariance_table(invariance, total, material),
-            _attention_table(looks),
+            *([_attention_table(looks)] if looks else []),
         ],
         draw=lambda figure: _draw(figure, plans, looks),
-        figure_size=(12, 3.8 + 3.2 * len(arms)),
+        figure_size=(12, 3.8 + 3.2 * len(looks)),
         findings=[
             *(s for arm, rows in plans.items() for s in _plan_findings(arm, rows)),
             *(s for arm, rows in invariance.items() for s in _invariance_findings(arm, rows)),
@@ -257,22 +257,26 @@ def _plan_findings(arm: str, rows: Mapping[str, PlanRow]) -> list[str]:
         else:
             verdict = "fewer right answers" if found.value < 0 else "more right answers"
         sentences.append(f"{arm}, plan {PLANS[row.name]}: {verdict} ({numbers}; {p}).")
-    swapped = rows.get("swapped")
-    if swapped is not None and swapped.follows is not None:
-        # A swapped plan names operations exactly where the gold plan does.
-        gap = paired_estimate(swapped.follows, swapped.follows_gold)
-        own, gold = (accuracy_estimate(x) for x in (swapped.follows, swapped.follows_gold))
-        if gap.low > 0:
-            verdict = "executions do what the plan says more often than what the question needs"
-        elif gap.high < 0:
-            verdict = "executions do what the question needs more often than what the plan says"
-        else:
-            verdict = "neither the plan nor the question can be said to win"
-        sentences.append(
-            f"{arm}, operations exchanged: {verdict} ({_share(own)} carry out the plan's "
-            f"operations, {_share(gold)} the gold plan's; difference {_share(gap)})."
-        )
+    for name in ("swapped", "bare_swapped"):
+        if name in rows and rows[name].follows is not None:
+            sentences.append(_who_wins(arm, rows[name]))
     return sentences
+
+
+def _who_wins(arm: str, row: PlanRow) -> str:
+    # A swapped plan names operations exactly where the gold plan does.
+    gap = paired_estimate(row.follows, row.follows_gold)
+    own, gold = (accuracy_estimate(x) for x in (row.follows, row.follows_gold))
+    if gap.low > 0:
+        verdict = "executions do what the plan says more often than what the gold plan says"
+    elif gap.high < 0:
+        verdict = "executions do what the gold plan says more often than what their plan says"
+    else:
+        verdict = "neither the plan given nor the gold plan can be said to win"
+    return (
+        f"{arm}, plan {PLANS[row.name]}: {verdict} ({_share(own)} carry out the operations of the "
+        f"plan given, {_share(gold)} those of the gold plan; difference {_share(gap)})."
+    )
 
 
 def _share(found: Estimate) -> str:
@@ -409,10 +413,6 @@ class Look:
         }
 
 
-def _attention(models: Arm) -> Look:
-    return Look(models)
-
-
 def _attention_table(looks: Mapping[str, Look]) -> Table:
     return Table(
         "attention",
@@ -473,7 +473,8 @@ def _draw(
     plans: Mapping[str, Mapping[str, PlanRow]],
     looks: Mapping[str, Look],
 ) -> None:
-    top, *rows = figure.subfigures(1 + len(looks), 1, height_ratios=[3.8] + [3.2] * len(looks))
+    heights = [3.8] + [3.2] * len(looks)
+    top, *rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_plans(top, plans)
     for part, (arm, look) in zip(rows, looks.items()):
         _draw_attention(part, arm, look)

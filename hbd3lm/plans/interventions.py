@@ -15,7 +15,7 @@ import numpy as np
 
 from hbd3lm.plans.numbers import find_numbers, number_value
 from hbd3lm.plans.rules import read_givens
-from hbd3lm.plans.semantics import plan_key, plan_operations
+from hbd3lm.plans.semantics import GOAL_FIRST, GOAL_LAST, plan_key, plan_operations
 
 EXCHANGED = {"add": "subtract", "subtract": "add", "multiply": "divide", "divide": "multiply"}
 """What :func:`swap_operations` makes of each operation; a share of something stays one."""
@@ -49,9 +49,7 @@ def shuffle_plans(plans: Sequence[str], seed: int = 0) -> list[int]:
 # --- the opposite operations --------------------------------------------------------------------
 
 _SENTENCE = re.compile(r"[^.!?;]*[.!?;]*\s*")
-_GOAL = r"to\s+(?:find|get|determine|calculate|compute|obtain|see|know|learn|figure|answer)\b"
-_GOAL_FIRST = re.compile(rf"^\W*(?:\w+,?\s+)?{_GOAL}[^,]*,", re.IGNORECASE)
-_GOAL_LAST = re.compile(rf",?\s+\b{_GOAL}.*", re.IGNORECASE | re.DOTALL)
+_GOAL_LAST = re.compile(rf",?\s+{GOAL_LAST.pattern}", GOAL_LAST.flags)
 # Up to the next operation, the goal having been cut off before.
 _REST = r"(?:(?!\s(?:and|then)\s(?:add|subtract|multiply|divide)\b)[^.!?;])+"
 _COMMANDS = re.compile(
@@ -100,12 +98,38 @@ def swap_operations(plan: str) -> str | None:
     return swapped if expected != before and plan_operations(swapped) == expected else None
 
 
-def _swap_sentence(sentence: str) -> str:
-    first = _GOAL_FIRST.match(sentence)
+def without_purposes(plan: str) -> str | None:
+    """``plan`` without what its steps are for, and with the same operations.
+
+    None if no step tells its purpose, or if an operation would go with it.
+
+    >>> without_purposes("First, add the pens and cups to find the total. Then halve it.")
+    'First, add the pens and cups. Then halve it.'
+    """
+    bare = ""
+    for match in _SENTENCE.finditer(plan):
+        before, clause, after = _around_purpose(match[0])
+        clause = clause.lstrip() if before else clause
+        kept = clause[:1].upper() + clause[1:] if before else clause
+        end = re.search(r"[.!?;]*\s*\Z", after)[0]
+        end = end if end == after else end.replace("?", ".")  # it was the purpose that asked
+        bare += kept + end if kept.strip() else ""
+    same = plan_operations(bare) == plan_operations(plan)
+    return bare if bare.strip() and bare != plan and same else None
+
+
+def _around_purpose(sentence: str) -> tuple[str, str, str]:
+    """A sentence as the purpose before its instruction, the instruction, and all behind it."""
+    first = GOAL_FIRST.match(sentence)
     start = first.end() if first else 0
     last = _GOAL_LAST.search(sentence, start)
     end = last.start() if last else len(sentence.rstrip().rstrip(".!?;"))
-    return sentence[:start] + _swap_clause(sentence[start:end]) + sentence[end:]
+    return sentence[:start], sentence[start:end], sentence[end:]
+
+
+def _swap_sentence(sentence: str) -> str:
+    before, clause, after = _around_purpose(sentence)
+    return before + _swap_clause(clause) + after
 
 
 def _swap_clause(clause: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hbd3lm.data.tokenizer import load_tokenizer
-from hbd3lm.diffusion.objective import BlockDiffusion, negative_log_likelihood
+from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion, negative_log_likelihood
 from hbd3lm.errors import UserError
 from hbd3lm.evaluate.attention_mass import (
     GROUPS,
@@ -124,7 +124,11 @@ def test_tokens_are_grouped_by_the_characters_they_stand_for():
     assert (group_tokens(cut, question, layout, tokenizer)[:6] == groups[n - 6 : n]).all()
 
 
-def test_a_model_without_a_plan_is_refused():
+def test_models_without_a_plan_or_without_blocks_are_refused():
     layout = plan_execution_layout(8, 8, 8, 2, 4, with_plan=False)
-    with pytest.raises(UserError, match="with a plan"):
+    with pytest.raises(UserError, match="has none"):
         attention_mass(toy_net(), BlockDiffusion(layout, MASK), [], [])
+    layout = plan_execution_layout(8, 8, 8, 1, 1)
+    documents = random_documents(layout, 1)
+    with pytest.raises(UserError, match="attention_problems=0"):
+        attention_mass(toy_net(), Autoregressive(layout), documents, [random_groups(documents[0])])

@@ -103,16 +103,17 @@ def test_given_again_the_command_computes_nothing_anew(finished, monkeypatch):
 def test_a_checkpoint_is_measured_as_it_is(finished, tmp_path, monkeypatch):
     folder, _ = finished
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
-    checkpoint = folder / "runs/shared-seed0/checkpoints/best.ckpt"
-    command = ["mechanism", "--smoke", f"experiment.output_dir='{tmp_path}'",
+    (checkpoint,) = (folder.parent / "models").glob("*/checkpoints/best.ckpt")
+    other = tmp_path / "mechanism"
+    command = ["mechanism", "--smoke", f"experiment.output_dir='{other}'",
                f"experiment.checkpoint='{checkpoint}'", *TINY]  # fmt: skip
     assert main(command) == 0
     theirs = [row for row in rows_of(folder, "plans") if row["model"] == "shared"]
-    mine = rows_of(tmp_path, "plans")
+    mine = rows_of(other, "plans")
     assert len(mine) == len(theirs)
     for a, b in zip(mine, theirs):
         assert {**a, "model": "shared"} == b
-    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_a_missing_checkpoint_and_a_misspelt_setting_are_refused(tmp_path):

@@ -16,6 +16,7 @@ from hbd3lm.plans.interventions import (
     perturbation,
     shuffle_plans,
     swap_operations,
+    without_purposes,
 )
 from hbd3lm.plans.numbers import find_numbers, number_value
 from hbd3lm.plans.planner import load_planner
@@ -47,6 +48,17 @@ def test_operations_are_exchanged_in_words(plan, swapped):
 @pytest.mark.parametrize("plan", ["", "Take the given fraction of the pens.", "How many are left?"])
 def test_a_plan_without_such_operations_cannot_be_swapped(plan):
     assert swap_operations(plan) is None
+
+
+def test_purposes_go_and_operations_stay():
+    plan = "First, add the pens and cups to find the total. To see more, halve it. How many pens?"
+    assert without_purposes(plan) == "First, add the pens and cups. Halve it. How many pens?"
+    assert without_purposes("Add the pens.") is None
+    assert without_purposes("") is None
+    for plan in load_planner("rules").plan(generate_problems("test", 100, 3, 1, 4)):
+        bare = without_purposes(plan)
+        assert plan_operations(bare) == plan_operations(plan)
+        assert " to find" not in bare
 
 
 def exchanged(plan):
