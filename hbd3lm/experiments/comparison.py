@@ -35,8 +35,8 @@ from hbd3lm.experiments.comparison_arms import (
 from hbd3lm.experiments.race import Contestant, race
 from hbd3lm.experiments.results import Results
 from hbd3lm.experiments.statistics import (
+    accuracy_difference_estimate,
     accuracy_estimate,
-    difference_estimate,
     holm,
     mcnemar,
     rate_difference_estimate,
@@ -255,7 +255,7 @@ def _contrasts(s: DictConfig, arms: dict[str, Arm]) -> list[Contrast]:
             Contrast(
                 first,
                 second,
-                difference_estimate(first.right, second.right),
+                accuracy_difference_estimate(first.right, second.right),
                 rate_difference_estimate(*nats, first.models[0].tokens["execution"]),
             )
         )
