@@ -112,7 +112,7 @@ class Likelihoods:
         names: of the columns.
         nats: [problems, columns] negative log-likelihood or NELBO, mean over the draws.
         tokens: [problems, columns] real tokens.
-        noise: [columns] variance of the sum over problems that is due to the draws; None: not known.
+        noise: [columns] variance of the sum over problems due to the draws; None: not known.
         exact: no bound.
         has_plan: the execution is given the gold plan.
         draws: of the noise, a problem.
@@ -208,9 +208,7 @@ def likelihoods(
             1 if exact else len(turns) * samples,
         )
         known = len(turns) >= least
-        reached = precision is None or (
-            known and _reached(found.summary()["segments"], precision)
-        )
+        reached = precision is None or (known and _reached(found.summary()["segments"], precision))
         if reached or (len(turns) + 1) * samples > max_samples:
             return replace(found, precision=precision, reached=reached)
 

@@ -1,7 +1,7 @@
 """What an arm is trained with: parameters, steps, problems, floating-point operations.
 
-Counted from shapes (``model/cost.py``): tokens that are computed for these very problems, pairs that
-the mask rule lets attention read, no padding, the optimiser's products included.
+Counted from shapes (``model/cost.py``): tokens that are computed for these very problems, pairs
+that the mask rule lets attention read, no padding, the optimiser's products included.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Budget:
 def find_budgets(study: Study, arms: Mapping[str, Sequence[str]], kind: str) -> dict[str, Budget]:
     """The budget of every arm (name -> overrides); equal in ``kind``.
 
-    ``problems``: the steps are those of the settings. ``operations``: those of the first arm, and as
-    many for the others as cost the same, validated as often.
+    ``problems``: the steps are those of the settings. ``operations``: those of the first arm, and
+    as many for the others as cost the same, validated as often.
 
     Raises:
         UserError: another kind.

@@ -128,10 +128,7 @@ class Table:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         rows = [
-            {
-                column.title: cell.to_dict() if isinstance(cell, Estimate) else _json(cell)
-                for column, cell in zip(self.columns, row)
-            }
+            {column.title: _json(cell) for column, cell in zip(self.columns, row)}
             for row in self.rows
         ]
         return {"title": self.title, "note": self.note, "rows": rows}
@@ -214,7 +211,18 @@ def command_of(study: Study) -> str:
         for key, value in _plain(study.settings).items()
         if key not in ("settings", "smoke_size") and value != usual.get(key)
     }
-    mine = [f"experiment.{key}={override_value(value)}" for key, value in given.items()]
+    for key, value in list(given.items()):
+        if isinstance(value, dict):  # an entry that was added or changed is a setting of its own
+            del given[key]
+            for name, entry in value.items():
+                if name not in usual[key]:
+                    given[f"+{key}.{name}"] = entry
+                elif entry != usual[key][name]:
+                    given[f"{key}.{name}"] = entry
+    mine = [
+        f"{'+' * key.startswith('+')}experiment.{key.lstrip('+')}={override_value(value)}"
+        for key, value in given.items()
+    ]
     kept = [o for o in study.base[1:] if o not in study.settings.settings]
     return shlex.join(
         ["python", "main.py", "mode=experiment", f"experiment={study.name}", *mine, *kept]
@@ -261,7 +269,7 @@ def _plain(group: Any) -> dict[str, Any]:
 def _json(value: Any) -> Any:
     """JSON has no NaN and knows no estimates."""
     if isinstance(value, Estimate):
-        return value.to_dict()
+        return _json(value.to_dict())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -272,7 +280,8 @@ def _json(value: Any) -> Any:
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-          "<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "≤": r"$\le$", "±": r"$\pm$"}  # fmt: skip
+          "<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "≤": r"$\le$",
+          "±": r"$\pm$"}  # fmt: skip
 
 
 def _latex(text: str) -> str:

@@ -17,12 +17,13 @@ may work on one study, or on several: each takes models that nobody holds.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -314,6 +315,12 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an unknown key or value.
     """
+    return copy.deepcopy(_compose(tuple(overrides)))
+
+
+@lru_cache(maxsize=512)
+def _compose(overrides: tuple[str, ...]) -> DictConfig:
+    """Composing takes 0.2 s, and every step of every run asks for it."""
     import hydra
 
     from hbd3lm.commands.run import CONFIGS, check_overrides
