@@ -122,7 +122,7 @@ def test_given_again_nothing_is_trained_or_sampled_anew(done, monkeypatch):
     [
         ("experiment.compared=[frozen,thawed]", "experiment.compared: thawed: choose from frozen,"),
         ("experiment.sizes=[]", "experiment.compared and experiment.sizes need at least one"),
-        ("experiment.sizes=[12,1000]", "experiment.sizes: 1000: the target has 40 problems to learn from"),
+        ("experiment.sizes=[12,1000]", "experiment.sizes: 1000: the target has 40 problems"),
         ("experiment.sizes=[1]", "experiment.sizes: 1: the target has 40 problems to learn from"),
     ],
 )
