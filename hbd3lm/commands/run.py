@@ -132,7 +132,12 @@ def override_value(value: Any) -> str:
 
 
 def check_overrides(overrides: list[str]) -> None:
-    """Compose the configuration once, to refuse what does not fit in words a user can act on.
+    """Refuse, in words a user can act on, what :func:`compose_settings` refuses."""
+    compose_settings(overrides)
+
+
+def compose_settings(overrides: list[str]) -> DictConfig:
+    """The configuration, with what does not fit refused in words a user can act on.
 
     Raises:
         UserError: an unknown key (with the nearest known one), group option or bad syntax.
@@ -144,6 +149,7 @@ def check_overrides(overrides: list[str]) -> None:
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from None
     refuse_contradictions(cfg, overrides)
+    return cfg
 
 
 def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:

@@ -536,7 +536,7 @@ def test_an_evaluation_that_runs_out_of_memory_tells_what_to_lower(home, mode, m
     def out_of_memory(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("hbd3lm.evaluate.perplexity.perplexities", out_of_memory)
+    monkeypatch.setattr("hbd3lm.evaluate.perplexity.likelihoods", out_of_memory)
     monkeypatch.setattr("hbd3lm.evaluate.answers.generate", out_of_memory)
     assert evaluate(home, mode, "training.batch_size=4") == 1
     key = "training.batch_size" if mode == "ppl_eval" else "sampling.batch_size"
