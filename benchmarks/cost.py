@@ -182,7 +182,8 @@ class Step:
         batch_size: int, optimizer: str, mixed: bool, device: torch.device, compiled: bool = False,
         count: int = 4,
     ) -> None:  # fmt: skip
-        from hbd3lm.train.compiled import make_losses
+        from hbd3lm.diffusion.objective import negative_log_likelihood
+        from hbd3lm.train.compiled import compile_losses
         from hbd3lm.train.config import TrainerConfig, TrainingConfig
         from hbd3lm.train.data import TrainingBatches
         from hbd3lm.train.optim import make_optimizer
@@ -191,7 +192,8 @@ class Step:
         # Without a kernel that skips what is masked, long rows would be mostly masked.
         batching = "pack" if on_gpu or compiled else "bucket"
         training = TrainingConfig(batch_size=batch_size, optimizer=optimizer, batching=batching)
-        self.compute = make_losses(training, TrainerConfig(compile=compiled))
+        self.compute = compile_losses(training, TrainerConfig(compile=compiled))
+        self.compute = self.compute or negative_log_likelihood
         batches = TrainingBatches(documents, objective, training, seed=0, tiles=on_gpu)
         window = sorted(range(16), key=lambda i: sum(len(documents[d]) for d in batches.steps[i]))
         self.items = [

@@ -176,7 +176,7 @@ def plain_cost(
             once = Operations(
                 config.n_layers * run * (query + key_value + rest),
                 config.n_layers * 4 * width * run * run,
-                head * (run if logits_everywhere else 1),
+                head * (run if logits_everywhere else spec.block_size),
             )
             n = min(n_steps, spec.block_size)
             total += once * n

@@ -88,11 +88,11 @@ def check_compilation(
     Raises:
         UserError: it does not go with the other settings.
     """
-    from hbd3lm.train.compiled import make_losses
+    from hbd3lm.train.compiled import compile_losses
 
     if not trainer.compile:
         return []
-    make_losses(training, trainer)  # compiles nothing yet
+    compile_losses(training, trainer)  # compiles nothing yet
     known = {
         "cpu": "right, but no faster than the plain step where it was measured",
         "cuda": "never run on a GPU by its authors",

@@ -15,14 +15,16 @@ BACKEND = "inductor"
 """Tests put a quicker one in its place."""
 
 
-def make_losses(training: TrainingConfig, trainer: TrainerConfig) -> Callable[..., Tensor]:
-    """:func:`negative_log_likelihood`, compiled where that is asked for.
+def compile_losses(
+    training: TrainingConfig, trainer: TrainerConfig
+) -> Callable[..., Tensor] | None:
+    """:func:`negative_log_likelihood` compiled, where that is asked for; else None.
 
     Raises:
         UserError: compilation does not go with the other settings.
     """
     if not trainer.compile:
-        return negative_log_likelihood
+        return None
     if training.batching != "pack":
         raise UserError(
             "trainer.compile=true needs batches of one shape: set training.batching=pack as well"

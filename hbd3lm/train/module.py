@@ -40,7 +40,7 @@ class TrainingModule(L.LightningModule):
         config: training settings.
         card: stored in every checkpoint.
         n_valid: number of validation documents.
-        compute_losses: :func:`negative_log_likelihood`, or its compiled form.
+        compiled_losses: :func:`negative_log_likelihood` compiled; None: as it is.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class TrainingModule(L.LightningModule):
         card: ModelCard,
         seed: int,
         n_valid: int,
-        compute_losses: Callable[..., Tensor] = negative_log_likelihood,
+        compiled_losses: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.compute_losses = compute_losses
+        self.compiled_losses = compiled_losses
         self.net, self.objective, self.config = net, objective, config
         self.card, self.seed, self.n_valid = card, seed, n_valid
         self.frozen = () if config.freeze is None else (config.freeze,)
@@ -82,7 +82,8 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         # [documents, segments], nats
-        losses = self.compute_losses(self.net, batch.batch, self.frozen)
+        compute = self.compiled_losses or negative_log_likelihood
+        losses = compute(self.net, batch.batch, self.frozen)
         self.sums += torch.stack([losses.detach().sum(0), batch.batch.real_tokens.sum(0)])
         if self._is_logged and (batch_idx + 1) % self.config.accumulate == 0:
             self._log_training(batch)

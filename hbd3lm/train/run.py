@@ -40,7 +40,7 @@ from hbd3lm.train.checkpoints import (
     SealedCheckpointIO,
     find_checkpoint,
 )
-from hbd3lm.train.compiled import make_losses
+from hbd3lm.train.compiled import compile_losses
 from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.lora import attach, check_lora
@@ -111,7 +111,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; what was saved before stays.
     """
     check_strategy(config, trainer_config)
-    compute_losses = make_losses(config, trainer_config)
+    compiled_losses = compile_losses(config, trainer_config)
     check_freeze(config, card)
     check_lora(config, card)
     run_dir = Path(run_dir)
@@ -171,7 +171,7 @@ def train(
     resume_from = found.path if found else None
     trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
     module = (ShardedModule if sharded else TrainingModule)(
-        net, objective, config, card, seed, len(valid_documents), compute_losses
+        net, objective, config, card, seed, len(valid_documents), compiled_losses
     )
     # What FlexAttention must know of a batch's mask is made where the batch is.
     tiles = choose_backend(trainer_config.attention, trainer.strategy.root_device) == "flex"

@@ -157,7 +157,7 @@ def test_a_machine_too_small_is_told_before_a_step_is_tried(settings, monkeypatc
 
 
 def test_a_step_that_runs_out_of_memory_is_told_with_the_remedy(settings, monkeypatch):
-    def out_of_memory(net, batch):
+    def out_of_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(objective_module, "negative_log_likelihood", out_of_memory)

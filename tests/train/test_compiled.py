@@ -46,7 +46,7 @@ def test_a_compiled_step_is_compiled_once_and_equals_the_bucketed_step(modules):
     objective = BlockDiffusion(LAYOUT, MASK, modules)
     batches = TrainingBatches(documents, objective, config, 0)
     net = toy_net(modules=modules).double()
-    losses = compiled.make_losses(config, COMPILED)
+    losses = compiled.compile_losses(config, COMPILED)
     totals = set()
 
     def with_gradient(compute, batch):
@@ -124,7 +124,7 @@ def test_packed_batches_have_one_shape_and_all_documents_of_the_step():
 )
 def test_compilation_that_cannot_be_is_refused_by_name(training, trainer, message):
     with pytest.raises(UserError, match=message):
-        compiled.make_losses(TrainingConfig(**training), TrainerConfig(compile=True, **trainer))
+        compiled.compile_losses(TrainingConfig(**training), TrainerConfig(compile=True, **trainer))
 
 
 def test_a_mode_that_does_not_exist_is_refused():
