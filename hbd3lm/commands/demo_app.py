@@ -153,9 +153,9 @@ def build_app(model: HBD3LM) -> gr.Blocks:
             yield html, "", solution.plan or "", kept, _offer(model, kept)
 
         def solve_yours(question: str, plan: str, runs: list[Run], *values: Any) -> Iterator[tuple]:
-            _check_question(model, question)
             if not plan.strip():
                 raise gr.Error("Type a plan first.", print_exception=False)
+            _check_question(model, question)
             for solution, done in _watch(model, question, plan, values):
                 html = _solution_html(solution, layout, done, given=True)
                 if not done:

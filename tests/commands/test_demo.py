@@ -68,6 +68,12 @@ def fill(page, name: str, text: str) -> None:
     page.locator(f"#{name} textarea").fill(text)
 
 
+def open_sampling(page) -> None:
+    page.get_by_role("button", name="Sampling").click()
+    page.locator("#seed").wait_for()
+    page.wait_for_timeout(500)  # what is typed while the fields are still being set up is lost
+
+
 def set_number(page, name: str, value: str) -> None:
     field = page.locator(f"#{name} input[type=number]")
     field.fill(value)
@@ -131,7 +137,7 @@ def test_a_changed_plan_changes_the_execution(browser, demo):
 def test_sampling_settings_are_those_of_the_solution(browser, demo):
     model, address = demo
     page = visit(browser, address)
-    page.get_by_role("button", name="Sampling").click()
+    open_sampling(page)
     for name, value in (("steps", "1"), ("temperature", "1"), ("seed", "5"), ("pause", "0")):
         set_number(page, name, value)
     fill(page, "question", QUESTION)
@@ -189,8 +195,7 @@ def test_stop_ends_the_sampling_and_another_can_follow(browser, demo):
 
 
 def test_solutions_are_saved_as_a_page_of_the_viewer(browser, demo, tmp_path):
-    model, address = demo
-    page = visit(browser, address)
+    page = visit(browser, demo[1])
     fill(page, "question", QUESTION)
     page.click("#solve")
     solution(page, "own")
@@ -238,8 +243,7 @@ def test_models_without_plans_and_token_by_token_have_a_demo_too(browser, method
         page.click("#solve")
         assert solution(page, "own")["execution"] == model.solve(QUESTION).execution
         assert page.locator("#follow").is_visible() == (method == "ar")
-        page.get_by_role("button", name="Sampling").click()
-        page.locator("#seed").wait_for()
+        open_sampling(page)
         assert page.locator("#method").is_visible() == (method == "flat")
         assert page.problems == []
     finally:
