@@ -45,12 +45,9 @@ STORE = "models"
 OWN = ("mode", "run_dir", "run_name", "checkpoint", "seed", "eval.output_dir")
 """Settings that a study gives its runs itself."""
 SPLITS = ("train", "test")
-OF_THE_DATA = (
-    "data=",
-    "data.",
-    *(f"training.hierarchical.{segment}_len=" for segment in ("question", "plan", "exec")),
-)
-"""Settings of an experiment that fit its own data only."""
+LENGTHS = tuple(f"training.hierarchical.{part}_len=" for part in ("question", "plan", "exec"))
+BELONG = {"data": ("data=", "data.", *LENGTHS), "model": ("model=", "model.")}
+"""Settings of an experiment that fit its own data, or model, only."""
 NOT_TRAINED = ("mode", "run_dir", "run_name", "checkpoint", "sampling", "eval")
 """Groups of the configuration that no trained weight depends on."""
 
@@ -73,7 +70,8 @@ class Study:
 
         Overrides of ``experiment.*`` change the study, all others every run. ``smoke``: the
         size of the group's ``smoke_size``, where the user does not say otherwise. With a ``data=``
-        of the user's, the experiment's own settings of data and lengths are left out.
+        of the user's, the experiment's own settings of data and lengths are left out; with a
+        ``model=``, those of the model.
 
         Raises:
             UserError: an unknown key or experiment, or a setting that the study gives itself.
@@ -99,8 +97,9 @@ class Study:
         if not group.seeds:
             raise UserError("experiment.seeds: at least one seed is needed, e.g. [0]")
         settings = list(group.settings)
-        if any(o.startswith("data=") for o in others):
-            settings = [s for s in settings if not s.startswith(OF_THE_DATA)]
+        for group_name, belong in BELONG.items():
+            if any(o.startswith(f"{group_name}=") for o in others):
+                settings = [s for s in settings if not s.startswith(belong)]
         study = cls(group, ("trainer.devices=1", *settings, *others))
         devices = compose(study.base).trainer.devices
         if devices != 1:

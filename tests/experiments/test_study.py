@@ -15,7 +15,7 @@ from hbd3lm.commands import experiment
 from hbd3lm.errors import UserError
 from hbd3lm.experiments import study
 from hbd3lm.experiments.registry import EXPERIMENTS, load_experiment
-from hbd3lm.experiments.study import OF_THE_DATA, Study, compose
+from hbd3lm.experiments.study import BELONG, Study, compose
 from hbd3lm.plans.lock import output_lock
 
 EXAMPLES = [
@@ -301,13 +301,16 @@ def test_settings_that_do_not_fit_are_refused(override, message):
         Study.open("abstraction", [override])
 
 
-def test_data_of_the_users_leave_the_experiments_own_out():
+def test_data_or_a_model_of_the_users_leave_the_experiments_own_out():
     own = Study.open("comparison")
-    assert any(o.startswith(OF_THE_DATA) for o in own.base)
-    users = Study.open("comparison", ["data=svamp"])
-    assert [o for o in users.base if o.startswith(OF_THE_DATA)] == ["data=svamp"]
-    cfg = compose(users.base)
+    for group, belong in BELONG.items():
+        assert any(o.startswith(belong) for o in own.base)
+        other = {"data": "data=svamp", "model": "model=tiny"}[group]
+        users = Study.open("comparison", [other])
+        assert [o for o in users.base if o.startswith(belong)] == [other]
+    cfg = compose(Study.open("comparison", ["data=svamp", "model=tiny"]).base)
     assert cfg.data.name == "svamp" and cfg.hierarchical.question_len == 128
+    assert cfg.model.n_layers == 8
 
 
 def test_the_users_settings_win_over_the_experiments_and_the_smoke_size():
