@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb(
         "write a model as a folder that transformers and hbd3lm load", "hbd3lm.commands.export"
     ),
+    "lm_eval": Verb("lm-evaluation-harness with the model type hbd3lm", "hbd3lm.commands.lm_eval"),
     "doctor": Verb("check mask, data, numbers, memory and time of a run before it is queued"),
     "experiment": Verb(
         "run a study: abstraction, comparison, transfer, mechanism", "hbd3lm.commands.experiment"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbd3lm.commands.build import load_trained_tokenizer
 from hbd3lm.data.answers import strict_answer
-from hbd3lm.data.hub import hub_endpoint, hub_reachable
+from hbd3lm.data.hub import download_model, hub_endpoint, hub_reachable
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.errors import UserError
 from hbd3lm.evaluate.answers import Generation, GenerationRun, generate
@@ -87,7 +87,7 @@ class HBD3LM:
 
         path = Path(name_or_path)
         if not path.exists():
-            path = _download(str(name_or_path))
+            path = download_model(str(name_or_path), "from_pretrained")
         net, card = load_network(path, what="from_pretrained")
         tokenizer = load_trained_tokenizer(card, path)
         if path.is_dir():
@@ -238,26 +238,3 @@ def upload_folder(folder: Path, repo_id: str, private: bool = False) -> str:
             "with `hf auth login` and name it USER/NAME"
         ) from None
     return str(address)
-
-
-def _download(repo_id: str) -> Path:
-    """The local copy of a model of the hub; its Python files are not fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    online = hub_reachable()
-    try:
-        folder = snapshot_download(
-            repo_id,
-            allow_patterns=["*.json", "*.safetensors"],
-            local_files_only=not online,
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if not online:
-            reason = f"{hub_endpoint()} cannot be reached, and the hub's cache does not hold it"
-        raise UserError(
-            f"from_pretrained: no such file or folder: {repo_id}, and as a model of the hub: "
-            f"{reason}"
-        ) from None
-    return Path(folder)

@@ -102,6 +102,7 @@ def training_needs(
             "mixed": resolve_precision(cfg.trainer.precision) == "bf16-mixed",
             "device": device,
             "processes": count_processes(cfg.trainer, device),
+            "sharded": cfg.trainer.strategy == "fsdp",
         },
         cfg.hierarchical.match,
     )
@@ -302,15 +303,17 @@ def explain_evaluation(
             raise
         from hbd3lm.model.memory import estimate_evaluation, gib
 
-        need = estimate_evaluation(model, layout.max_len, batch_size, device)
+        def estimate(rows: int) -> int:
+            block = max(segment.block_size for segment in layout.segments)
+            return estimate_evaluation(model, layout.max_len, rows, block, device)
+
+        need = estimate(batch_size)
         room, available = 0, device_memory(device)
         lower = batch_size // 2
-        while lower > 1 and estimate_evaluation(model, layout.max_len, lower, device) > (
-            FILL * available
-        ):
+        while lower > 1 and estimate(lower) > FILL * available:
             lower //= 2
         if lower:
-            room = estimate_evaluation(model, layout.max_len, lower, device)
+            room = estimate(lower)
         name = "BATCH_SIZE, here " if key == "training.batch_size" else ""
         remedy = (
             f"lower {name}{key}={lower} ({gib(room)})"

@@ -265,7 +265,10 @@ def _train(cfg: DictConfig) -> int | None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run_dir: cannot make {run_dir}: {error.strerror}") from None
+    source = build.resolve_pretrained(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
+    if source is not None:
+        build.check_vocabulary(source, tokenizer)
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
     check_freeze(config, card)
@@ -310,6 +313,7 @@ def _train(cfg: DictConfig) -> int | None:
                 run_dir,
                 seed,
                 describe_run,
+                source and (lambda: build.fill_pretrained(net, source, tokenizer, seed)),
             )
     except Preempted as stop:
         print(

@@ -55,17 +55,21 @@ class BlockLosses(NamedTuple):
 
 def block_losses(net: Transformer, batch: Batch) -> BlockLosses:
     """One pass over a batch of :class:`BlockDiffusion`, summed by block instead of by segment."""
-    n_blocks = max(int(part.predicting.tags.block.max()) for part in batch.parts)
+    asked = [pair for part in batch.parts for pair in part.predictions]
+    n_blocks = max(int(prediction.block.max()) for _, prediction in asked)
     table = batch.real_tokens.new_zeros(len(batch.real_tokens), n_blocks)
     n_masked, segment = table.flatten().clone(), table.flatten().clone()
     parts = []
     for part in batch.parts:
-        tags, select = part.predicting.tags, part.weight > 0
-        block = tags.block - 1
-        cell = tags.document[select] * n_blocks + block[select]
-        n_masked.index_add_(0, cell, torch.ones_like(cell))
-        segment[cell] = part.segment[select]
-        parts.append(replace(part, segment=block))
+        by_block = []
+        for tokens, prediction in part.predictions:
+            select, block = prediction.weight > 0, prediction.block - 1
+            cell = tokens.tags.document[select] * n_blocks + block[select]
+            n_masked.index_add_(0, cell, torch.ones_like(cell))
+            segment[cell] = prediction.segment[select]
+            by_block.append(prediction._replace(segment=block))
+        ahead = by_block[0] if part.ahead is not None else None
+        parts.append(replace(part, prediction=by_block[-1], ahead=ahead))
     loss = negative_log_likelihood(net, Batch(tuple(parts), table))
     return BlockLosses(loss, n_masked.view_as(table), segment.view_as(table))
 

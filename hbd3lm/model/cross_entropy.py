@@ -116,8 +116,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if bias is not None and not kept:
                 logits += bias[part].to(x.dtype)
             p = (logits.to(log_sum.dtype) - log_sum[:, None]).exp_()  # [M, width]
-            row = ((targets >= part.start) & (targets < part.stop)).nonzero()[:, 0]
-            p[row, targets[row] - part.start] -= 1
+            inside = (targets >= part.start) & (targets < part.stop)
+            place = torch.where(inside, targets - part.start, 0)
+            p.scatter_add_(1, place[:, None], -inside.to(p.dtype)[:, None])
             p = p.to(x.dtype)
             x_gradient += p @ weight
             if head_gradient is not None:

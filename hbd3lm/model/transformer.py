@@ -108,6 +108,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos + x.roll(x.shape[-1] // 2, -1) * sin).type_as(x)
 
 
+def _take(x: Tensor, places: Tensor, dim: int = 1) -> Tensor:
+    """x [N, ..., L, ...] -> [N, ..., S, ...]: along ``dim`` the ``places`` [N, S] of each row."""
+    shape = [1] * x.dim()
+    shape[0], shape[dim] = places.shape
+    return torch.take_along_dim(x, places.view(shape), dim)
+
+
 class Attention(nn.Module):
     """Multi-head attention with rotary positions and, optionally, grouped keys and QK-norm."""
 
@@ -233,21 +240,24 @@ class Transformer(nn.Module):
             tokens: [N, L].
             past: keys and values of earlier tokens; of any module, layer by layer.
             module: which stack's weights run these tokens.
-            select: bool [N, L]; hidden states are computed and returned for these only.
+            select: hidden states are computed and returned for these only: bool [N, L]; or int64
+                [M], places in the flattened [N * L]; or int64 [N, S], S places in every row, whose
+                queries alone the last block then makes.
             keys_only: skip all that does not end in keys and values (the last block's queries,
                 output and MLP): for clean tokens that predict nothing.
             embedded: [N, L, D] what :meth:`embed` gives for ``tokens.ids``, if known already.
 
         Returns:
-            hidden states [N, L, D] after the final norm ([M, D] with ``select``; None with
-            ``keys_only``), and the past that now includes these tokens.
+            hidden states [N, L, D] after the final norm ([M, D] or [N, S, D] with ``select``; None
+            with ``keys_only``), and the past that now includes these tokens.
         """
         stack, config = self.stacks[module], self.config
         x = stack.embedding(tokens.ids) if embedded is None else embedded  # [N, L, D]
         cos, sin = rotary_tables(tokens.position, rotary_frequencies(config, x.device))
         tags = tokens.tags if past is None else past.join_tags(tokens.tags)
         backend = choose_backend(self.attention_backend, x.device, x.shape[1])
-        mask = None
+        by_row = select is not None and select.dim() == 2 and select.dtype == torch.int64
+        queries, mask = tokens.tags, None
         keys, values = [], []
         last = len(stack.blocks) - 1
         for i, block in enumerate(stack.blocks):
@@ -259,13 +269,19 @@ class Transformer(nn.Module):
             values.append(v)
             if keys_only and i == last:
                 return None, Past(tags, keys, values)
+            if by_row and i == last:
+                # Nobody reads the last block's other outputs: no queries for them.
+                x, normed = _take(x, select), _take(normed, select)
+                cos, sin = _take(cos, select, 2), _take(sin, select, 2)
+                queries, mask = Tags(*(_take(tag, select) for tag in queries)), None
             q = block.attention.queries(normed, cos, sin)
             if mask is None:
-                mask = build_mask(tokens.tags, tags, backend, q.dtype)
+                tiles = tokens.tiles if queries is tokens.tags else None
+                mask = build_mask(queries, tags, backend, q.dtype, tiles)
             mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
-            if select is not None and i == last:
-                # Nobody reads the last block's other outputs: drop them before the matrices.
-                mixed, x = mixed[select], x[select]
+            if select is not None and not by_row and i == last:
+                # Here they have been made, row by row, but go no further.
+                mixed, x = (t.flatten(0, 1)[select.flatten()] for t in (mixed, x))
             x = x + block.dropout(block.attention.wo(mixed))
             x = x + block.dropout(block.mlp(block.mlp_norm(x)))
         return stack.norm(x), Past(tags, keys, values)

@@ -8,9 +8,10 @@ from hbd3lm.errors import UserError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 LATER_SETTINGS = {
     "optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2, "freeze": None,
-    "init_from": None, "hierarchical.match": "operations",
+    "init_from": None, "hierarchical.match": "operations", "pack_len": None,
 }  # fmt: skip
 """Settings of ``training`` that older checkpoints do not name, and what they were then."""
 
@@ -61,7 +62,10 @@ class TrainingConfig:
     """Checkpoint file, run folder or exported folder whose (averaged) weights this run starts
     from, with an optimiser and steps of its own. Read once: a run that is resumed has its own."""
     batching: str = "bucket"
-    """``bucket``: one problem a row, rows of similar length; ``pack``: several a row."""
+    """``bucket``: one problem a row, rows of similar length; ``pack``: several a row, and all
+    batches of one shape, which holds every batch of the first steps."""
+    pack_len: int | None = None
+    """``pack``: tokens of a row; None: twice as many as the longest problem may have."""
     valid_every: int = 500
     """Steps between validations; a divisor of max_steps ends the run with one."""
     valid_samples: int = 4
@@ -106,6 +110,10 @@ class TrainingConfig:
             raise UserError(
                 f"training.gradient_draws must be 0 or at least 2, got {self.gradient_draws}"
             )
+        if self.pack_len is not None and self.pack_len < 1:
+            raise UserError(f"training.pack_len must be at least 1, got {self.pack_len}")
+        if self.pack_len is not None and self.batching != "pack":
+            raise UserError("training.pack_len belongs to training.batching=pack")
         if not 0 < self.decay_share <= 1:
             raise UserError(f"training.decay_share must lie in (0, 1], got {self.decay_share}")
         for name, allowed in (
@@ -184,6 +192,12 @@ class TrainerConfig:
     Evaluation and sampling compute in float32."""
     attention: str = "auto"
     """``sdpa``, ``flex`` or ``auto``: FlexAttention on CUDA, SDPA elsewhere."""
+    compile: bool = False
+    """Compile the training step (``torch.compile``); needs ``training.batching=pack``. On two CPU
+    cores it was not faster; on CUDA it has not been measured."""
+    compile_mode: str = "default"
+    """``torch.compile``'s mode: ``default``, ``reduce-overhead`` (CUDA graphs),
+    ``max-autotune-no-cudagraphs`` or ``max-autotune``. Only the first has been run."""
     num_workers: int = 0
     """Processes that prepare batches; 0: the training process itself."""
     loggers: tuple[str, ...] = ("csv", "tensorboard")
@@ -195,6 +209,11 @@ class TrainerConfig:
         if self.precision not in PRECISIONS:
             raise UserError(
                 f"trainer.precision={self.precision}: choose one of {', '.join(PRECISIONS)}"
+            )
+        if self.compile_mode not in COMPILE_MODES:
+            raise UserError(
+                f"trainer.compile_mode={self.compile_mode}: choose one of "
+                f"{', '.join(COMPILE_MODES)}"
             )
         if self.num_workers < 0:
             raise UserError(f"trainer.num_workers must not be negative, got {self.num_workers}")

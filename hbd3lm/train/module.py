@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -39,6 +40,7 @@ class TrainingModule(L.LightningModule):
         config: training settings.
         card: stored in every checkpoint.
         n_valid: number of validation documents.
+        compiled_losses: :func:`negative_log_likelihood` compiled; None: as it is.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class TrainingModule(L.LightningModule):
         card: ModelCard,
         seed: int,
         n_valid: int,
+        compiled_losses: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.compiled_losses = compiled_losses
         self.net, self.objective, self.config = net, objective, config
         self.card, self.seed, self.n_valid = card, seed, n_valid
         self.frozen = () if config.freeze is None else (config.freeze,)
@@ -78,7 +82,8 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         # [documents, segments], nats
-        losses = negative_log_likelihood(self.net, batch.batch, self.frozen)
+        compute = self.compiled_losses or negative_log_likelihood
+        losses = compute(self.net, batch.batch, self.frozen)
         self.sums += torch.stack([losses.detach().sum(0), batch.batch.real_tokens.sum(0)])
         if self._is_logged and (batch_idx + 1) % self.config.accumulate == 0:
             self._log_training(batch)
@@ -100,6 +105,7 @@ class TrainingModule(L.LightningModule):
             name = self.objective.layout.segments[i].name
             values[f"train/{name}_loss"] = losses[i] / tokens[i]
         values["train/padding_share"] = batch.batch.padding_share()
+        values["train/head_padding_share"] = batch.batch.head_padding_share()
         values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(values, batch_size=1)
         self.log("loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)

@@ -25,6 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
+from hbd3lm.model.attention import choose_backend
 from hbd3lm.model.checkpoint import ModelCard
 from hbd3lm.model.layout import Document
 from hbd3lm.model.precision import resolve_precision
@@ -38,6 +39,7 @@ from hbd3lm.train.checkpoints import (
     SealedCheckpointIO,
     find_checkpoint,
 )
+from hbd3lm.train.compiled import compile_losses
 from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.metrics_log import MetricsLog
@@ -89,13 +91,15 @@ def train(
     run_dir: str | Path,
     seed: int,
     on_start: Callable[[], None] = lambda: None,
+    fill: Callable[[], dict[str, str]] | None = None,
 ) -> dict:
     """Train, or go on training, and return the summary also written to ``train_summary.json``.
 
     The folder ends up with ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt`` (lowest
     validation NELBO) and ``logs/``. A run that was interrupted goes on as if it had not been.
     ``on_start`` is called by the main process once the folder is found fit for this run.
-    ``training.init_from`` is read where a run begins, not where one goes on.
+    ``training.init_from`` is read where a run begins, not where one goes on; so is ``fill``
+    called, which gives ``net`` other weights and says where they are from.
 
     Raises:
         UserError: the folder holds a run with other settings, the machine lacks what ``trainer``
@@ -105,6 +109,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; what was saved before stays.
     """
     check_strategy(config, trainer_config)
+    compiled_losses = compile_losses(config, trainer_config)
     check_freeze(config, card)
     run_dir = Path(run_dir)
     folder = run_dir / "checkpoints"
@@ -141,7 +146,10 @@ def train(
     )
     found = find_checkpoint(folder)
     if found is None:
-        started_from = start_from(config.init_from, net, card) if config.init_from else None
+        if config.init_from is not None:
+            started_from = start_from(config.init_from, net, card)
+        else:
+            started_from = fill() if fill is not None else None
     else:
         started_from = found.card.settings.get("started_from")
         _check_settings(found, card, config, trainer_config, run_dir)
@@ -159,10 +167,12 @@ def train(
     resume_from = found.path if found else None
     trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
     module = (ShardedModule if sharded else TrainingModule)(
-        net, objective, config, card, seed, len(valid_documents)
+        net, objective, config, card, seed, len(valid_documents), compiled_losses
     )
+    # What FlexAttention must know of a batch's mask is made where the batch is.
+    tiles = choose_backend(trainer_config.attention, trainer.strategy.root_device) == "flex"
     data = ProblemData(
-        train_documents, valid_documents, objective, config, seed, trainer_config.num_workers
+        train_documents, valid_documents, objective, config, seed, trainer_config.num_workers, tiles
     )
     started = time.perf_counter()
     try:

@@ -41,7 +41,8 @@ def check_freeze(config: TrainingConfig, card: ModelCard) -> None:
             "weights, so that freezing one freezes both; use hierarchical.modules=separate (which "
             f"may start from a shared model: {KEY}=...)"
         )
-    if config.init_from is None:
+    pretrained = card.settings.get("model", {}).get("path")  # of model=pretrained
+    if config.init_from is None and pretrained is None:
         raise UserError(
             f"{setting}: the weights to keep are those of a run to start from; give {KEY}=RUN"
         )

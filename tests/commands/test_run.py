@@ -515,7 +515,7 @@ def test_a_training_that_runs_out_of_memory_tells_what_to_lower(
 ):
     from hbd3lm.train import module
 
-    def out_of_memory(net, batch, frozen=()):
+    def out_of_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(module, "negative_log_likelihood", out_of_memory)

@@ -14,11 +14,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion, negative_log_likelihood
 from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.cross_entropy import cross_entropy_bytes
 from hbd3lm.model.layout import build_document, plan_execution_layout
 from hbd3lm.model.memory import (
     BatchShape,
     activation_bytes,
     count_weights,
+    estimate_evaluation,
     estimate_training,
     gib,
     limit_length,
@@ -48,7 +50,7 @@ def make_batch(config: ModelConfig, rows: int, autoregressive: bool = False):
     batch = objective.assemble(
         documents, objective.training_noise(documents, np.random.default_rng(0))
     )
-    predicted = sum(int((part.weight > 0).sum()) for part in batch.parts)
+    predicted = sum(int((p.weight > 0).sum()) for part in batch.parts for _, p in part.predictions)
     clean = sum(part.clean.ids.shape[1] for part in batch.parts)
     noisy = 0 if autoregressive else sum(part.noisy.ids.shape[1] for part in batch.parts)
     return batch, BatchShape(rows, clean, noisy, predicted)
@@ -143,6 +145,32 @@ def test_weights_moments_and_average_are_counted_by_hand():
     assert adamw.logits == 4 * 4 * 99 + 4 * 4 * 4 * 99  # kept, and four tables of one slice
     assert adamw.total == sum(vars(adamw).values())
     assert str(adamw).startswith(f"{gib(adamw.total)} (weights ")
+
+
+def test_a_share_of_everything_and_the_whole_of_a_step_by_hand():
+    """FSDP with 4 processes; 7,856 weights, divided without rest."""
+    config, shape = ModelConfig(100, 16, 2, 2), BatchShape(1, 8, 8, 4)
+    share = estimate_training(config, shape, processes=4, sharded=True)
+    assert share.weights == share.gradients == 4 * (7856 + 1964)
+    assert (share.optimizer, share.average) == (8 * 1964, 4 * 1964)
+    whole = estimate_training(config, shape, processes=4)
+    assert share.total < whole.total
+    alone = estimate_training(config, shape)
+    assert estimate_training(config, shape, processes=1, sharded=True) == alone
+
+
+def test_scoring_is_not_charged_for_logits_it_never_makes():
+    config = ModelConfig(50_000, 64, 2, 2)
+    need = estimate_evaluation(config, 512, 64, 16)
+    every_logit = 4 * 64 * 256 * 50_000  # of half the tokens, as the loss once made them
+    assert need < every_logit
+    # A sampler's logits, of one block of every problem, are the larger part of it.
+    assert need - estimate_evaluation(config, 512, 64, 1) == 12 * 64 * 15 * 49_999
+    small = ModelConfig(500, 64, 2, 2)
+    scoring = cross_entropy_bytes(64 * 256, 499, False)
+    difference = estimate_evaluation(small, 512, 64, 16) - estimate_evaluation(small, 512, 64, 1)
+    assert difference == max(0, 12 * 64 * 16 * 499 - scoring)
+    assert estimate_evaluation(config, 512, 8, 16) < need
 
 
 def test_smaller_shapes_need_less():

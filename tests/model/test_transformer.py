@@ -99,6 +99,10 @@ def test_selected_positions_equal_those_of_the_full_pass(family):
     select = torch.tensor([[False, True, False, False, True, True, False]])
     some, _ = net(stretch(*CLEAN), select=select)
     torch.testing.assert_close(some, everything[select])
+    flat = select.flatten().nonzero()[:, 0]
+    assert torch.equal(net(stretch(*CLEAN), select=flat)[0], some)
+    by_row, _ = net(stretch(*CLEAN), select=torch.tensor([[1, 4, 5]]))
+    torch.testing.assert_close(by_row[0], some)
 
 
 @pytest.mark.parametrize("family", ["default", "llama"])

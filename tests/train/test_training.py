@@ -22,6 +22,7 @@ from hbd3lm.model.layout import build_document, plan_execution_layout
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.report.loss_figure import read_metrics
 from hbd3lm.sample.strategies import SamplingConfig
+from hbd3lm.train import data as training_data
 from hbd3lm.train import module as training_module
 from hbd3lm.train.config import TrainerConfig, TrainingConfig
 from hbd3lm.train.data import TrainingBatches
@@ -299,13 +300,13 @@ def flatten(batch) -> list[tuple]:
     """What a batch says of each document, without padding and row order."""
     part = batch.batch.parts[0]
     rows = []
-    for i in range(len(part.targets)):
+    for i in range(len(part.prediction.targets)):
         real = ~part.noisy.is_padding[i]
         rows.append(
             (
                 tuple(part.clean.ids[i][~part.clean.is_padding[i]].tolist()),
                 tuple(part.noisy.ids[i][real].tolist()),
-                tuple(part.weight[i][real].tolist()),
+                tuple(part.prediction.weight[i][real].tolist()),
             )
         )
     return rows
@@ -323,10 +324,18 @@ def test_two_processes_see_the_documents_and_noise_of_one_with_the_doubled_batch
         assert parts[0].denominator == parts[1].denominator == single[step].denominator
 
 
-def test_packed_and_bucketed_batches_take_the_same_steps(tmp_path):
-    run(tmp_path / "bucket", batching="bucket")
-    run(tmp_path / "pack", batching="pack")
-    assert_same_weights(tmp_path / "bucket", tmp_path / "pack", tolerance=1e-5)
+def test_packed_rows_take_the_same_steps_as_one_document_a_row(tmp_path, monkeypatch):
+    run(tmp_path / "packed", batching="pack")
+
+    def one_a_row(sizes, capacity):
+        return [[i] for i in range(len(sizes))]
+
+    monkeypatch.setattr(training_data, "pack_rows", one_a_row)
+    run(tmp_path / "single", batching="pack")
+    assert_same_weights(tmp_path / "packed", tmp_path / "single", tolerance=1e-5)
+    logs = [read_metrics(tmp_path / name / "logs") for name in ("packed", "single")]
+    wasted, more = (np.mean([v for _, v in log["train/padding_share"]]) for log in logs)
+    assert 0 < wasted < more
 
 
 TWO_PROCESSES = """

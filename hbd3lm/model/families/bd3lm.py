@@ -30,7 +30,7 @@ from torch import Tensor
 
 from hbd3lm.errors import UserError
 from hbd3lm.model.config import ModelConfig
-from hbd3lm.model.families.reading import Shell, Weights, open_weights, read_config, read_pickle
+from hbd3lm.model.families.reading import Shell, Weights, read_pickle
 
 MODEL_TYPES = ("bd3lm", "mdlm")
 """``model_type`` in ``config.json`` of the two."""
@@ -48,30 +48,87 @@ NOT_WEIGHTS = (r"rotary_emb\..*", r"(block_diff_)?mask", r"sampling_eps_(min|max
 """Buffers of theirs that follow from the configuration, or say how they were trained."""
 
 
-def read_bd3lm(path: Path, what: str) -> tuple[ModelConfig, dict[str, Tensor], list[str]]:
-    """A checkpoint of BD3-LM or MDLM as configuration and weights of one stack.
+def read_bd3lm_fields(
+    values: Mapping[str, Any], path: Path, what: str
+) -> tuple[dict[str, Any], int | None]:
+    """``config.json`` as fields of :class:`ModelConfig`, and the most tokens a text may have.
 
     Args:
-        path: a folder, or a Lightning file.
-        what: the key or flag that named it, for messages.
-
-    Returns:
-        the configuration, with their vocabulary (mask token last); the weights by their names in a
-        :class:`Stack`, float32; and what a user should know of them, a line each.
+        values: its content, or what :func:`open_lightning` makes of a file.
 
     Raises:
-        UserError: damaged, incomplete, not of this family, or of a kind that does not fold.
+        UserError: a value is missing or wrong, or the network is of a kind that does not fold.
     """
-    if path.is_file():
-        weights, sizes, notes = _read_lightning(path, what)
-    else:
-        sizes, notes = read_config(path, what), []
-        weights = open_weights(path, what)
-    weights = weights.renamed(_bare_name)
-    _refuse_other_networks(sizes, path, what)
-    config, stack = _fold(weights, sizes, what)
+    if values.get("time_conditioning"):
+        raise UserError(
+            f"{what}: the network in {path} is told the noise level (time_conditioning), which "
+            "ours is not; use a checkpoint trained without"
+        )
+    if values.get("causal"):
+        raise UserError(
+            f"{what}: the network in {path} is causal, the autoregressive baseline of BD3-LM; use "
+            "a checkpoint of BD3-LM or MDLM"
+        )
+    names = ("vocab_size", "hidden_dim", "n_blocks", "n_heads")
+    for name in names:
+        if not isinstance(values.get(name), int) or values[name] < 1:
+            raise UserError(
+                f"{what}: {path} says {name}={values.get(name)}, not a whole number of at least 1; "
+                "get the checkpoint again"
+            )
+    dim, n_heads = values["hidden_dim"], values["n_heads"]
+    if dim % n_heads or dim // n_heads % 2:
+        raise UserError(
+            f"{what}: {path} says n_heads={n_heads}, which does not divide its width "
+            f"hidden_dim={dim} into heads of an even width; get the checkpoint again"
+        )
+    fields = {
+        "dim": dim,
+        "n_layers": values["n_blocks"],
+        "n_heads": n_heads,
+        "n_kv_heads": None,
+        "head_dim": None,
+        "hidden_dim": 4 * dim,
+        "norm": "layernorm",
+        "norm_eps": 1e-5,
+        "mlp": "gelu",
+        "attention_bias": True,
+        "attention_out_bias": False,
+        "mlp_bias": True,
+        "qk_norm": False,
+        "rope_base": 10_000.0,
+        "rope_scaling": None,
+        "tie_embeddings": False,
+        "head_bias": True,
+    }
+    limit = values.get("model_length")
+    return fields, limit if isinstance(limit, int) else None
+
+
+def read_bd3lm_stack(weights: Weights, config: ModelConfig, rows: int) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, folded, by their names in a :class:`Stack`, in float32.
+
+    Args:
+        rows: of the embedding in the checkpoint, the mask token's, the last one, included. The
+            head's table and bias come without it.
+
+    Raises:
+        UserError: tensors are missing, left over or of another shape than the configuration says.
+    """
+    weights, dim = weights.renamed(_bare_name), config.dim
+    cond = _conditioning(weights)
+    stack = {"embedding.weight": _take(weights, "vocab_embed.embedding", rows, dim)}
+    for i in range(config.n_layers):
+        block = _fold_block(weights, f"blocks.{i}.", cond, dim, config.resolved_hidden_dim)
+        stack |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
+    shift, scale = _modulation(weights, "output_layer.", cond, 2, dim)
+    head = _take(weights, "output_layer.linear.weight", rows, dim)
+    bias = _take(weights, "output_layer.linear.bias", rows)
+    stack["norm.weight"] = _take(weights, "output_layer.norm_final.weight", dim) * (1 + scale)
+    stack["head.weight"] = head[:-1]  # the mask token is never predicted
+    stack["output_bias"] = (bias + head @ shift)[:-1]
     weights.finish(NOT_WEIGHTS)
-    return config, stack, notes
+    return {name: tensor.float().contiguous() for name, tensor in stack.items()}
 
 
 def _bare_name(name: str) -> str:
@@ -81,8 +138,12 @@ def _bare_name(name: str) -> str:
 # -- what is in the files ---------------------------------------------------------------------
 
 
-def _read_lightning(path: Path, what: str) -> tuple[Weights, dict[str, Any], list[str]]:
-    """Averaged weights, the fields of the hub's ``config.json``, and notes."""
+def open_lightning(path: Path, what: str) -> tuple[dict[str, Any], Weights, str]:
+    """The content of the hub's ``config.json`` for a Lightning file, its weights, and which.
+
+    Raises:
+        UserError: damaged, or it holds something else.
+    """
     content = read_pickle(path, what, _shells(path))
     table = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not all(
@@ -90,15 +151,14 @@ def _read_lightning(path: Path, what: str) -> tuple[Weights, dict[str, Any], lis
     ):
         raise UserError(f"{what}: {path} is no checkpoint of Lightning (no state_dict)")
     table = {name: tensor for name, tensor in table.items() if name.startswith("backbone.")}
-    notes = []
+    values = _describe(table, content.get("hyper_parameters"), path, what)
     if content.get("ema"):
         table = _averaged(table, content["ema"], path, what)
-        notes.append(f"the averaged weights (EMA) of {path}, as BD3-LM evaluates")
+        note = "averaged weights (EMA), as BD3-LM evaluates"
     else:
-        notes.append(f"{path} holds no averaged weights (EMA): these are its last step's")
+        note = "weights of the last step: the file holds no average (EMA)"
     readers = {name: lambda tensor=tensor: tensor for name, tensor in table.items()}
-    sizes = _sizes(content.get("hyper_parameters"), path, what)
-    return Weights(readers, path, what), sizes, notes
+    return values, Weights(readers, path, what), note
 
 
 def _shells(path: Path) -> list[str]:
@@ -143,8 +203,17 @@ def _content(value: Any) -> Any:
     return value
 
 
-def _sizes(parameters: Any, path: Path, what: str) -> dict[str, Any]:
-    """The run's settings under the names of the hub's ``config.json``."""
+def _describe(
+    table: Mapping[str, Tensor], parameters: Any, path: Path, what: str
+) -> dict[str, Any]:
+    """What the tensors and the run's settings say, under the names of the hub's ``config.json``."""
+    shapes = {_bare_name(name): tensor.shape for name, tensor in table.items()}
+    embedding = shapes.get("vocab_embed.embedding", ())
+    if len(embedding) != 2:
+        raise UserError(
+            f"{what}: {path} is no checkpoint of BD3-LM or MDLM: its state_dict holds no table "
+            "backbone.vocab_embed.embedding"
+        )
     n_heads = _setting(parameters, "config", "model", "n_heads")
     if not isinstance(n_heads, int):
         raise UserError(
@@ -160,85 +229,17 @@ def _sizes(parameters: Any, path: Path, what: str) -> dict[str, Any]:
 
     return {
         "model_type": MODEL_TYPES[0],
+        "vocab_size": embedding[0],
+        "hidden_dim": embedding[1],
+        "n_blocks": sum(bool(re.fullmatch(r"blocks\.\d+\.norm1\.weight", n)) for n in shapes),
         "n_heads": n_heads,
+        "model_length": _setting(parameters, "config", "model", "length"),
         "time_conditioning": either("time_conditioning"),
         "causal": either("parameterization") == "ar" or either("causal_attention"),
     }
 
 
-def _refuse_other_networks(sizes: Mapping[str, Any], path: Path, what: str) -> None:
-    if sizes.get("model_type") not in MODEL_TYPES:
-        raise UserError(
-            f"{what}: {path} holds a network of type {sizes.get('model_type')!r}, not one of "
-            f"{', '.join(MODEL_TYPES)}"
-        )
-    if sizes.get("time_conditioning"):
-        raise UserError(
-            f"{what}: the network in {path} is told the noise level (time_conditioning), which "
-            "ours is not; use a checkpoint trained without"
-        )
-    if sizes.get("causal"):
-        raise UserError(
-            f"{what}: the network in {path} is causal, the autoregressive baseline of BD3-LM; use "
-            "a checkpoint of BD3-LM or MDLM"
-        )
-
-
 # -- folding ----------------------------------------------------------------------------------
-
-
-def _fold(
-    weights: Weights, sizes: Mapping[str, Any], what: str
-) -> tuple[ModelConfig, dict[str, Tensor]]:
-    embedding = weights.take("vocab_embed.embedding", None, None)
-    vocab_size, dim = embedding.shape
-    _check_sizes(sizes, {"vocab_size": vocab_size, "hidden_dim": dim}, weights.path, what)
-    cond = _conditioning(weights)
-    stack = {"embedding.weight": embedding}
-    n_layers = sum(bool(re.fullmatch(r"blocks\.\d+\.norm1\.weight", n)) for n in weights.names)
-    _check_sizes(sizes, {"n_blocks": n_layers}, weights.path, what)
-    hidden_dim = None
-    for i in range(n_layers):
-        block, hidden_dim = _fold_block(weights, f"blocks.{i}.", cond, dim, hidden_dim)
-        stack |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
-    shift, scale = _modulation(weights, "output_layer.", cond, 2, dim)
-    head = _take(weights, "output_layer.linear.weight", vocab_size, dim)
-    bias = _take(weights, "output_layer.linear.bias", vocab_size)
-    stack["norm.weight"] = _take(weights, "output_layer.norm_final.weight", dim) * (1 + scale)
-    stack["head.weight"] = head[:-1]  # the mask token, the last row, is never predicted
-    stack["output_bias"] = (bias + head @ shift)[:-1]
-    n_heads = sizes.get("n_heads")
-    if not isinstance(n_heads, int) or n_heads < 1 or dim % n_heads:
-        raise UserError(
-            f"{what}: {weights.path}: n_heads={n_heads} does not divide the width {dim}; get the "
-            "checkpoint again"
-        )
-    config = ModelConfig(
-        vocab_size=vocab_size,
-        dim=dim,
-        n_layers=n_layers,
-        n_heads=n_heads,
-        hidden_dim=hidden_dim,
-        norm="layernorm",
-        norm_eps=1e-5,
-        mlp="gelu",
-        attention_bias=True,
-        mlp_bias=True,
-        qk_norm=False,
-        rope_base=10_000.0,
-        tie_embeddings=False,
-        head_bias=True,
-    )
-    return config, {name: tensor.float().contiguous() for name, tensor in stack.items()}
-
-
-def _check_sizes(sizes: Mapping[str, Any], found: Mapping[str, int], path: Path, what: str) -> None:
-    for name, value in found.items():
-        if sizes.get(name, value) != value:
-            raise UserError(
-                f"{what}: the weights in {path} do not fit its configuration: {name} is {value}, "
-                f"expected {sizes[name]}"
-            )
 
 
 def _conditioning(weights: Weights) -> Tensor:
@@ -258,16 +259,15 @@ def _modulation(weights: Weights, prefix: str, cond: Tensor, parts: int, dim: in
 
 
 def _fold_block(
-    weights: Weights, prefix: str, cond: Tensor, dim: int, hidden_dim: int | None
-) -> tuple[dict[str, Tensor], int]:
-    """One block's weights by our names, and the width of its MLP."""
+    weights: Weights, prefix: str, cond: Tensor, dim: int, hidden_dim: int
+) -> dict[str, Tensor]:
+    """One block's weights by our names."""
     shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = _modulation(weights, prefix, cond, 6, dim)
     qkv = _take(weights, f"{prefix}attn_qkv.weight", 3 * dim, dim)
     qkv_bias = qkv @ shift
     up = _take(weights, f"{prefix}mlp.0.weight", hidden_dim, dim)
-    hidden_dim = len(up)
     down = _take(weights, f"{prefix}mlp.2.weight", dim, hidden_dim)
-    folded = {
+    return {
         "attention_norm.weight": _take(weights, f"{prefix}norm1.weight", dim) * (1 + scale),
         "attention.wq.weight": qkv[:dim],
         "attention.wq.bias": qkv_bias[:dim],
@@ -280,7 +280,6 @@ def _fold_block(
         "mlp.down.weight": mlp_gate[:, None] * down,
         "mlp.down.bias": mlp_gate * _take(weights, f"{prefix}mlp.2.bias", dim),
     }
-    return folded, hidden_dim
 
 
 def _take(weights: Weights, name: str, *shape: int | None) -> Tensor:
