@@ -500,7 +500,7 @@ def _draw_plans(figure: SubFigure, plans: Mapping[str, Mapping[str, PlanRow]]) -
     right.set_yticks(y, [])
     for axes, title in (
         (left, "Right answers, by the plan given"),
-        (right, "Executions with the plan's operations (| gold plan's)"),
+        (right, "Carry out its operations (| gold plan's)"),
     ):
         axes.set_title(title)
         axes.set_xlim(0, 1)
@@ -546,6 +546,7 @@ def _draw_attention(figure: SubFigure, arm: str, look: Look) -> None:
         panel.set_title(group, fontsize=10)
         panel.set_xlabel("tokens decided")
         panel.set_yticks(range(len(mean)), range(1, len(mean) + 1))
+        panel.set_xticks(range(0, mean.shape[1], max(1, mean.shape[1] // 4)))
     axes[0].set_ylabel(f"{arm}\nlayer")
     figure.colorbar(image, ax=list(axes[:-1]), label="attention", shrink=0.9)
     steps = np.arange(mean.shape[1])
