@@ -128,8 +128,12 @@ for _ in range(2):
     optimizer.step()
     optimizer.zero_grad()
 estimate = estimate_training(config, shape, optimizer='muon', average=False)
-scale = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, estimate.total)
+if sys.platform == "darwin":
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+else:  # where ru_maxrss begins with that of the parent process
+    lines = open("/proc/self/status").read().splitlines()
+    peak = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+print(peak, estimate.total)
 """
 
 
