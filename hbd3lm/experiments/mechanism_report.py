@@ -221,7 +221,8 @@ def _operation_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
         ],
         "All of them and in the same order, as read off the calculations and off the plan's "
         "instructions; a share of something may be a product or a quotient. Problems: those whose "
-        "gold plan names operations. An execution without a calculation that can be read carries out none. "
+        "gold plan names operations. An execution without a calculation that can be read carries "
+        "out none. "
         "Agreement: 1 - operations to insert, delete or replace / length of the longer sequence.",
     )
 
