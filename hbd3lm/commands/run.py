@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from hbd3lm.errors import UserError, run_command
 if TYPE_CHECKING:
     from hbd3lm.commands.build import LoadedModel
     from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.evaluate.answers import GenerationRun
     from hbd3lm.model.layout import Layout
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
@@ -130,7 +132,12 @@ def override_value(value: Any) -> str:
 
 
 def check_overrides(overrides: list[str]) -> None:
-    """Compose the configuration once, to refuse what does not fit in words a user can act on.
+    """Refuse, in words a user can act on, what :func:`compose_settings` refuses."""
+    compose_settings(overrides)
+
+
+def compose_settings(overrides: list[str]) -> DictConfig:
+    """The configuration, with what does not fit refused in words a user can act on.
 
     Raises:
         UserError: an unknown key (with the nearest known one), group option or bad syntax.
@@ -142,6 +149,7 @@ def check_overrides(overrides: list[str]) -> None:
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from None
     refuse_contradictions(cfg, overrides)
+    return cfg
 
 
 def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
@@ -258,6 +266,8 @@ def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.lora import check_lora
+    from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
     where = build.typed(TrainerConfig, cfg.trainer, "trainer")
@@ -268,28 +278,40 @@ def _train(cfg: DictConfig) -> int | None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run_dir: cannot make {run_dir}: {error.strerror}") from None
+    source = build.resolve_pretrained(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
+    if source is not None:
+        build.check_vocabulary(source, tokenizer)
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
+    check_freeze(config, card)
+    check_lora(config, card)
     documents = {}
     for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)
 
     import torch
 
+    from hbd3lm.model.cost import pass_operations
     from hbd3lm.model.transformer import Transformer
-    from hbd3lm.train.preemption import EXIT_STATUS, Preempted
+    from hbd3lm.train.preemption import EXIT_STATUS, Preempted, leave_processes
     from hbd3lm.train.run import train as run_training
 
     torch.manual_seed(seed)
     with explain_training(cfg, card.model, card.layout, documents["train"]):
         net = Transformer(card.model, where.attention)
     print(
-        f"model: {cfg.model.name}, {net.count_parameters():,} parameters "
-        f"({net.count_parameters(embeddings=False):,} without embeddings); "
+        f"model: {_name_model(cfg)}, {net.count_parameters():,} parameters "
+        f"({net.count_parameters(embeddings=False):,} without embeddings), "
+        f"{pass_operations(card.model, 1, 0, 1).total / 1e6:,.1f} million operations a token "
+        "(attention's aside); "
         f"{len(documents['train'])} problems, {len(documents['valid'])} held out; "
         f"layout {_describe(card.layout)}"
     )
+
+    fill = None
+    if source is not None and not cfg.model.scratch:
+        fill = partial(build.fill_pretrained, net, source, tokenizer, seed)
 
     def describe_run() -> None:
         tokenizer.save(run_dir / "tokenizer")
@@ -309,6 +331,7 @@ def _train(cfg: DictConfig) -> int | None:
                 run_dir,
                 seed,
                 describe_run,
+                fill,
             )
     except Preempted as stop:
         print(
@@ -318,6 +341,8 @@ def _train(cfg: DictConfig) -> int | None:
             flush=True,
         )
         return EXIT_STATUS
+    finally:
+        leave_processes()
     if build.get_rank():
         return None
     if "csv" in where.loggers:
@@ -336,6 +361,15 @@ def _same_place(cfg: DictConfig) -> list[str]:
         "data.dir": cfg.data.dir, "data.test_path": cfg.data.test_path, "run_dir": cfg.run_dir
     }  # fmt: skip
     return found + [f"{key}={override_value(str(p))}" for key, p in places.items() if p is not None]
+
+
+def _name_model(cfg: DictConfig) -> str:
+    """Its name, and of separate modules in what they equal the shared model of that name."""
+    h, freeze = cfg.hierarchical, cfg.training.freeze
+    text = cfg.model.name
+    if h.modules == "separate":
+        text += f" with separate modules (as many {h.match} as shared)"
+    return text + (f", {freeze} frozen" if freeze else "")
 
 
 def _describe(layout: Layout) -> str:
@@ -467,9 +501,30 @@ def sample_eval(cfg: DictConfig) -> None:
     _print_scores(result)
     _write_result(cfg, f"sample_eval_{mode}.json", result, loaded)
     print(f"records: {path}")
+    if config.trajectory:
+        _write_trajectories(cfg, mode, loaded, token_set, records, run)
     if loaded.card.layout.has_plan and mode != "exec_only":
         program = "python scripts/analysis/analyze_gsm8k_plans.py"
         print(f"next: {program} --data_path {shlex.quote(str(path))}")
+
+
+def _write_trajectories(
+    cfg: DictConfig,
+    name: str,
+    loaded: LoadedModel,
+    problem_set: str,
+    records: list[dict],
+    run: GenerationRun,
+) -> None:
+    """The file that ``hbd3lm view`` makes a page of, beside the other results."""
+    from hbd3lm.evaluate.trajectories import describe_run, write_trajectories
+
+    settings = OmegaConf.to_container(cfg.sampling, resolve=True) | {"seed": cfg.seed}
+    about = describe_run(loaded.card.layout, loaded.path, problem_set, settings)
+    path = Path(cfg.eval.output_dir) / f"trajectories_{name}.jsonl"
+    write_trajectories(path, about, records, [g.trajectory for g in run.generations])
+    print(f"trajectories: {path}")
+    print(f"next: hbd3lm view {shlex.quote(str(path))}")
 
 
 def _print_scores(result: dict) -> None:
@@ -501,7 +556,7 @@ def sample(cfg: DictConfig) -> None:
     """Solve one problem given as ``sampling.question=...``."""
     from hbd3lm.commands import build
     from hbd3lm.data.records import HierarchicalExample
-    from hbd3lm.evaluate.answers import generate
+    from hbd3lm.evaluate.answers import generate, make_records
     from hbd3lm.sample.strategies import SamplingConfig
 
     question, plan, mode = cfg.sampling.question, cfg.sampling.plan, cfg.sampling.mode
@@ -513,11 +568,12 @@ def sample(cfg: DictConfig) -> None:
         raise UserError("sampling.plan is followed with sampling.mode=exec_only only")
     config = build.typed(SamplingConfig, {**cfg.sampling, "seed": build.read_seed(cfg)}, "sampling")
     loaded = build.load_model(cfg)
+    example = HierarchicalExample("question", question, plan or "", "", "")
     run = generate(
         loaded.net,
         loaded.card.layout,
         loaded.tokenizer,
-        [HierarchicalExample("question", question, plan or "", "", "")],
+        [example],
         config,
         mode,
         loaded.card.objective == "autoregressive",
@@ -529,6 +585,9 @@ def sample(cfg: DictConfig) -> None:
     if generation.execution is not None:
         print(f"execution:\n{generation.execution}\n")
     print(f"({generation.evaluations} network evaluations)")
+    if config.trajectory:
+        records = make_records([example], run, mode)
+        _write_trajectories(cfg, "sample", loaded, "one question", records, run)
 
 
 def doctor(cfg: DictConfig) -> int:

@@ -150,6 +150,11 @@ class ProblemTokenizer:
         content = json.dumps([vocabulary, pairs, SPECIAL_TOKENS], ensure_ascii=True)
         return hashlib.sha256(content.encode("ascii")).hexdigest()[:16]
 
+    def is_special(self, index: int) -> bool:
+        """Is it one of the tokens that no text is made of (ours, or the base vocabulary's own)?"""
+        token = self._backend.get_added_tokens_decoder().get(index)
+        return token is not None and token.special
+
     def to_json(self) -> str:
         """The content of a ``tokenizer.json``, special tokens included."""
         return self._backend.to_str()

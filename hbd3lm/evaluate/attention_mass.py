@@ -162,7 +162,7 @@ def _look(
         )
     of_keys.append(torch.full_like(part.noisy.ids, _OWN))
     one_hot = torch.nn.functional.one_hot(torch.cat(of_keys, 1), len(GROUPS)).float()
-    asked = (part.weight > 0).float()  # [N, Ln]
+    asked = (part.prediction.weight > 0).float()  # [N, Ln]
     asked = asked / asked.sum(1, keepdim=True)
     found: list[Tensor] = []
     shares: list[Tensor] = []

@@ -8,6 +8,7 @@ same problems.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,7 @@ def _numbers_table(rows: dict[str, dict[str, Estimate]], correct: dict[str, np.n
             for name, row in rows.items()
         ],
         "Intervals resample problems and seeds together. The ratio is that of sums; inf: no plan "
-        "holds a number.",
+        "(of these, or of a resample) holds a number.",
     )
 
 
@@ -190,12 +191,23 @@ def _findings(
         verdict = "fewer numbers than the gold plans of the same problems"
     else:
         verdict = "no measurable difference in numbers from the gold plans of the same problems"
-    ratio = row["ratio"]
-    kept = "above 3 beyond doubt" if ratio.low > 3 else "not above 3 beyond doubt"
     return [
         f"{name}: {verdict} ({more.value:+.3f} a plan, 95 % {more.low:+.3f} to {more.high:+.3f}); "
-        f"the exec/plan ratio is {ratio.value:.1f} ({ratio.low:.1f} to {ratio.high:.1f}), {kept}."
+        f"{_ratio_in_words(row['ratio'])}."
     ]
+
+
+def _ratio_in_words(ratio: Estimate) -> str:
+    """What is known of the exec/plan ratio, and whether it is above 3."""
+    if math.isnan(ratio.value):
+        return "neither plans nor executions hold a number, so that there is no exec/plan ratio"
+    if math.isinf(ratio.value):
+        return "no plan holds a number, so that the exec/plan ratio has no bound in these texts"
+    if math.isnan(ratio.low):
+        return f"the exec/plan ratio is {ratio.value:.1f}, of too few texts to say how sure that is"
+    to = "up" if math.isinf(ratio.high) else f"to {ratio.high:.1f}"
+    kept = "above 3 beyond doubt" if ratio.low > 3 else "not above 3 beyond doubt"
+    return f"the exec/plan ratio is {ratio.value:.1f} (from {ratio.low:.1f} {to}), {kept}"
 
 
 def _draw(
@@ -211,7 +223,7 @@ def _draw(
     for offset, part in ((0.15, "plan"), (-0.15, "execution")):
         values = [rows[name][part] for name in names]
         means = np.array([v.value for v in values])
-        spread = np.array([[v.value - v.low, v.high - v.value] for v in values]).T
+        spread = np.array([[v.value - v.low, v.high - v.value] for v in values]).T.clip(min=0)
         left.barh(y + offset, means, 0.3, xerr=spread, color=COLORS[part], label=part)
     left.set_yticks(y, names)
     left.set_xlabel("numbers a text, 95 % interval")

@@ -13,8 +13,8 @@ from hbd3lm.experiments.race import Speed
 from hbd3lm.experiments.results import Column, Table
 from hbd3lm.experiments.statistics import (
     Estimate,
+    accuracy_difference_estimate,
     accuracy_estimate,
-    difference_estimate,
     ratio_estimate,
 )
 from hbd3lm.experiments.study import Study, compose
@@ -33,7 +33,7 @@ def accuracy_table(arms: Sequence[Arm], guess: dict[str, Any]) -> Table:
         if voters:
             # Each voter's votes are one model's: their mean by problem, then over problems.
             single = np.stack([np.mean([right_answers(v) for v in m.votes], 0) for m in voters])
-            drawn = ratio_estimate(single, np.ones_like(single))
+            drawn = accuracy_estimate(single)
             vote = accuracy_estimate(np.stack([model.voted() for model in voters]))
         silent = np.stack(
             [[r["predicted_strict"] is None for r in model.records] for model in arm.models]
@@ -321,7 +321,7 @@ def vote_findings(arms: Sequence[Arm]) -> list[str]:
             continue
         voted = np.stack([model.voted() for model in voters])
         greedy = np.stack([model.right() for model in voters])
-        d = difference_estimate(voted, greedy)
+        d = accuracy_difference_estimate(voted, greedy)
         word = "neither helps nor hurts measurably"
         if d.low > 0 or d.high < 0:
             word = "helps" if d.low > 0 else "hurts"
@@ -364,11 +364,13 @@ def draw(
     left.set_yticks(y, names)
     left.set_xlim(0, 1)
     left.set_xlabel("share of answers right (strict), 95 % interval")
-    left.set_title("Accuracy (● greedy, ★ vote, dotted: guessing)")
+    left.set_title("● greedy, ★ vote, dotted: guess")
     middle.set_yticks(y, [])
+    for axes in (left, middle):
+        axes.set_ylim(-0.6, len(arms) - 0.6)
     middle.set_xlim(left=0)
     middle.set_xlabel("nats a token, execution given question")
-    middle.set_title("Likelihood (● exact, ◁ upper bound)")
+    middle.set_title("● exact, ◁ upper bound")
     for name in names:
         mine = [p for p in points if p.family == name]
         x = [speeds[p.label].tokens.value if p.label in speeds else 1 / p.evaluations for p in mine]

@@ -220,15 +220,34 @@ def paired_estimate(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Est
 
 
 def accuracy_estimate(correct: np.ndarray, seed: int = 0) -> Estimate:
-    """Share of right answers [seeds, problems]: Wilson's interval for one seed, which is fair near
-    0 and 1 where a bootstrap is not; the crossed bootstrap for several."""
+    """Share of right answers [seeds, problems].
+
+    Wilson's interval for verdicts of one seed, which is fair near 0 and 1 where a bootstrap is not;
+    the crossed bootstrap for several seeds, and for shares of several answers to a problem.
+    """
     correct = np.atleast_2d(np.asarray(correct, dtype=float))
-    if len(correct) > 1 and 0 < correct.mean() < 1:
+    verdicts = np.isin(correct, (0.0, 1.0)).all()
+    if (len(correct) > 1 or not verdicts) and 0 < correct.mean() < 1:
         found = mean_estimate(correct, seed)
         return Estimate(found.value, max(0.0, found.low), min(1.0, found.high))
     # All right or all wrong, in every seed: the seeds add nothing to what the problems say.
     n = correct.shape[1]
     return Estimate(float(correct.mean()), *wilson_interval(round(correct[0].sum()), n))
+
+
+def accuracy_difference_estimate(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Estimate:
+    """:func:`difference_estimate` of verdicts [seeds, problems].
+
+    Where all verdicts on every problem agree there is nothing to resample, and yet a difference may
+    have been missed: then the interval is that of none of so many problems (Wilson's), to either
+    side.
+    """
+    found = difference_estimate(first, second, seed)
+    rows = np.concatenate([np.atleast_2d(first), np.atleast_2d(second)])
+    if (rows == rows[0]).all():
+        most = wilson_interval(0, rows.shape[1])[1]
+        return Estimate(0.0, -most, most)
+    return found
 
 
 def majority(answers: Sequence[str | None]) -> str | None:

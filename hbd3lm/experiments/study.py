@@ -17,12 +17,13 @@ may work on one study, or on several: each takes models that nobody holds.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,12 +45,9 @@ STORE = "models"
 OWN = ("mode", "run_dir", "run_name", "checkpoint", "seed", "eval.output_dir")
 """Settings that a study gives its runs itself."""
 SPLITS = ("train", "test")
-OF_THE_DATA = (
-    "data=",
-    "data.",
-    *(f"training.hierarchical.{segment}_len=" for segment in ("question", "plan", "exec")),
-)
-"""Settings of an experiment that fit its own data only."""
+LENGTHS = tuple(f"training.hierarchical.{part}_len=" for part in ("question", "plan", "exec"))
+BELONG = {"data": ("data=", "data.", *LENGTHS), "model": ("model=", "model.")}
+"""Settings of an experiment that fit its own data, or model, only."""
 NOT_TRAINED = ("mode", "run_dir", "run_name", "checkpoint", "sampling", "eval")
 """Groups of the configuration that no trained weight depends on."""
 
@@ -72,7 +70,8 @@ class Study:
 
         Overrides of ``experiment.*`` change the study, all others every run. ``smoke``: the
         size of the group's ``smoke_size``, where the user does not say otherwise. With a ``data=``
-        of the user's, the experiment's own settings of data and lengths are left out.
+        of the user's, the experiment's own settings of data and lengths are left out; with a
+        ``model=``, those of the model.
 
         Raises:
             UserError: an unknown key or experiment, or a setting that the study gives itself.
@@ -98,8 +97,9 @@ class Study:
         if not group.seeds:
             raise UserError("experiment.seeds: at least one seed is needed, e.g. [0]")
         settings = list(group.settings)
-        if any(o.startswith("data=") for o in others):
-            settings = [s for s in settings if not s.startswith(OF_THE_DATA)]
+        for group_name, belong in BELONG.items():
+            if any(o.startswith(f"{group_name}=") for o in others):
+                settings = [s for s in settings if not s.startswith(belong)]
         study = cls(group, ("trainer.devices=1", *settings, *others))
         devices = compose(study.base).trainer.devices
         if devices != 1:
@@ -334,13 +334,15 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an unknown key or value.
     """
-    import hydra
+    return copy.deepcopy(_compose(tuple(overrides)))
 
-    from hbd3lm.commands.run import CONFIGS, check_overrides
 
-    check_overrides(list(overrides))
-    with hydra.initialize_config_dir(CONFIGS, version_base=None):
-        return hydra.compose("config", overrides=list(overrides))
+@lru_cache(maxsize=512)
+def _compose(overrides: tuple[str, ...]) -> DictConfig:
+    """Composing takes 0.1 s, and every step of every run asks for it."""
+    from hbd3lm.commands.run import compose_settings
+
+    return compose_settings(list(overrides))
 
 
 def _dispatch(cfg: DictConfig) -> None:

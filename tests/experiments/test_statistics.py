@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from hbd3lm.experiments import statistics
 from hbd3lm.experiments.statistics import (
     Estimate,
+    accuracy_difference_estimate,
     accuracy_estimate,
     crossed_draws,
     crossed_error,
@@ -245,6 +246,22 @@ def test_a_model_does_not_differ_from_itself_and_seeds_may_come_in_any_order(x):
     error = crossed_error([x])
     assert crossed_error([x[::-1]]) == pytest.approx(error)
     assert crossed_error([x[:, ::-1]]) == pytest.approx(error)
+
+
+def test_models_that_are_always_right_may_differ_as_much_as_their_problems_can_hide():
+    right = np.ones((2, 20), dtype=bool)
+    found = accuracy_difference_estimate(right, right)
+    most = accuracy_estimate(np.zeros(20)).high
+    assert (found.value, found.low, found.high) == (0.0, -most, most)
+    other = right.copy()
+    other[0, 3] = False
+    expected = difference_estimate(right, other)
+    assert accuracy_difference_estimate(right, other) == expected
+
+
+def test_shares_of_several_answers_to_a_problem_are_no_verdicts():
+    shares = np.array([[0.5, 0.25, 1.0, 0.0] * 10])
+    assert accuracy_estimate(shares) == mean_estimate(shares)
 
 
 def test_draws_are_of_as_many_seeds_and_problems_and_repeatable():
