@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hbd3lm.diffusion.corruption import Noise
 from hbd3lm.model.layout import Document, Layout
-from hbd3lm.model.transformer import SHARED, Transformer, rotary_tables
+from hbd3lm.model.transformer import SHARED, Transformer, rotary_frequencies, rotary_tables
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def published_loss(net: Transformer, batch: PaddedBatch, head: str = "all") -> T
     stack, config = net.stacks[SHARED], net.config
     length = batch.targets.shape[1]
     x = stack.embedding(batch.ids)  # [N, 2L, D]
-    cos, sin = rotary_tables(batch.position, config.resolved_head_dim, config.rope_base)
+    cos, sin = rotary_tables(batch.position, rotary_frequencies(config, batch.position.device))
     grouped = config.n_heads != config.resolved_kv_heads
     for block in stack.blocks:
         normed = block.attention_norm(x)

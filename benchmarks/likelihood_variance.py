@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     if card.objective != "diffusion":
         raise UserError(f"--checkpoint {args.checkpoint}: its likelihood is exact, without noise")
     tokenizer = load_trained_tokenizer(card, Path(args.checkpoint), None)
-    objective = build_objective("diffusion", card.layout, tokenizer.mask_id, card.model.modules)
+    objective = build_objective("diffusion", card.layout, tokenizer.mask_id, card.model)
     documents = build_documents(load_examples(args), tokenizer, card.layout)
     blocks = ", ".join(f"{s.name} in blocks of {s.block_size}" for s in card.layout.segments)
     print(f"{args.checkpoint}: {len(documents)} problems, {blocks}; {args.draws} draws each")

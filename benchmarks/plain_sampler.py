@@ -6,10 +6,14 @@ The yardstick for ``hbd3lm.sample.decoder`` in speed (``benchmarks/sample.py``) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from hbd3lm.model.batch import Tokens
+from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.cost import Lengths, Operations, SamplingCost, token_operations
 from hbd3lm.model.layout import Layout
 from hbd3lm.model.mask import Tags
 from hbd3lm.model.transformer import Transformer
@@ -27,14 +31,23 @@ Stretch = tuple[str, list[int], list[int], bool]
 
 
 def full_forward(net: Transformer, stretches: list[Stretch]) -> torch.Tensor:
-    """Hidden states [L, D] of the last module's tokens; earlier modules first, as in training."""
+    """Hidden states [L, D] of the last module's tokens; earlier modules first, as in training.
+
+    Of a shifted network a later module begins with the token before its own.
+    """
     past, hidden, position = None, None, 0
+    if net.config.causal_context:
+        stretches = count_tokens(stretches)
     modules = list(dict.fromkeys(module for module, *_ in stretches))
     for module in modules:
         mine = [stretch for stretch in stretches if stretch[0] == module]
         ids = [i for _, some, _, _ in mine for i in some]
         block = [b for _, _, some, _ in mine for b in some]
         noisy = [flag for _, some, _, flag in mine for _ in some]
+        if net.config.shift and past is not None:
+            _, some, of_some, _ = [s for s in stretches if s[0] != module and not s[3]][-1]
+            ids, block, noisy = [some[-1], *ids], [of_some[-1], *block], [False, *noisy]
+            position -= 1
         tags = Tags(
             torch.zeros(1, len(ids), dtype=torch.long), torch.tensor([noisy]), torch.tensor([block])
         )
@@ -42,6 +55,16 @@ def full_forward(net: Transformer, stretches: list[Stretch]) -> torch.Tensor:
         hidden, past = net(Tokens(torch.tensor([ids]), positions, tags), past, module)
         position += len(ids)
     return hidden[0]
+
+
+def count_tokens(stretches: list[Stretch]) -> list[Stretch]:
+    """The same with ordinals that count tokens; a noisy block has that of its first one."""
+    counted, n = [], 0
+    for module, ids, _, noisy in stretches:
+        ordinals = [n] * len(ids) if noisy else list(range(n, n + len(ids)))
+        counted.append((module, ids, ordinals, noisy))
+        n += len(ids)
+    return counted
 
 
 @torch.inference_mode()
@@ -85,6 +108,8 @@ def plain_sample(
                 while ids.mask in block:
                     noisy = (module, block, [ordinal] * len(block), True)
                     hidden = full_forward(net, [*clean, noisy])
+                    if net.config.shift:  # the token before predicts
+                        hidden = hidden[:-1]
                     sample.evaluations += 1
                     here = (prompt.problem, ordinal, step)
                     if logits_everywhere:
@@ -125,3 +150,35 @@ def _next_token(net, config, prompt, clean, ordinal) -> list[int]:
     )
     token, _ = pick_tokens(net.logits(hidden[-1:]), config.temperature, config.top_p, u)
     return token.tolist()
+
+
+def plain_cost(
+    config: ModelConfig,
+    layout: Layout,
+    problem: Lengths,
+    *,
+    steps: Sequence[int] | None = None,
+    logits_everywhere: bool = False,
+) -> SamplingCost:
+    """What :func:`plain_sample` costs: every step runs everything before the block again.
+
+    Args:
+        logits_everywhere: of every position in sight, as the published sampler computes them.
+    """
+    steps = [s.block_size for s in layout.segments] if steps is None else steps
+    query, key_value, rest = token_operations(config)
+    width = config.n_heads * config.resolved_head_dim
+    head = 2 * config.dim * (config.vocab_size - 1)
+    total, evaluations, tokens, before = Operations(), 0, 0, problem.question
+    for spec, length, n_steps in zip(layout.segments, problem.segments, steps):
+        for _ in range(-(-length // spec.block_size)):
+            run = before + spec.block_size
+            once = Operations(
+                config.n_layers * run * (query + key_value + rest),
+                config.n_layers * 4 * width * run * run,
+                head * (run if logits_everywhere else spec.block_size),
+            )
+            n = min(n_steps, spec.block_size)
+            total += once * n
+            evaluations, tokens, before = evaluations + n, tokens + n * run, run
+    return SamplingCost(total, evaluations, tokens)

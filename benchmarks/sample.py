@@ -13,6 +13,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,12 @@ if TYPE_CHECKING:
     from hbd3lm.model.transformer import Transformer
     from hbd3lm.sample.decoder import Prompt, SpecialIds
 
+PUBLISHED = "published: the same with logits at every position"
 NEVER = -1
 """An end token no network writes: random ones would stop anywhere, or nowhere."""
+
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Task:
     ids: SpecialIds
     prompts: list[Prompt]
     autoregressive: bool = False
+    clock: Callable[[], float] = time.perf_counter
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--plain", type=int, default=1, help="problems in a turn of the plain sampler")
     add("--repeats", type=int, default=3, help="turns of each sampler")
     add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--clock", choices=CLOCKS, default="wall", help="cpu: processor time of this process, for "
+        "a machine that others use as well; with --threads 1")  # fmt: skip
     add("--quick", action="store_true", help="a toy size, to see that everything runs")
     return parser
 
@@ -142,7 +150,7 @@ def time_plain(
     """Problems a second, and network evaluations a problem, one by one without a cache."""
     from benchmarks.plain_sampler import plain_sample
 
-    started = time.perf_counter()
+    started = task.clock()
     samples = [
         plain_sample(
             task.net,
@@ -155,7 +163,7 @@ def time_plain(
         )
         for prompt in prompts
     ]
-    seconds = time.perf_counter() - started
+    seconds = task.clock() - started
     return len(samples) / seconds, statistics.mean(sample.evaluations for sample in samples)
 
 
@@ -164,10 +172,27 @@ def time_decoder(task: Task, config) -> tuple[float, float]:
     from hbd3lm.sample.decoder import Decoder
 
     decoder = Decoder(task.net, task.layout, task.ids, config, task.autoregressive)
-    started = time.perf_counter()
+    started = task.clock()
     samples = decoder.sample(task.prompts)
-    seconds = time.perf_counter() - started
+    seconds = task.clock() - started
     return len(samples) / seconds, statistics.mean(sample.evaluations for sample in samples)
+
+
+def count_operations(task: Task) -> str:
+    """How many operations ours and the published sampler take for a problem of middling length."""
+    from benchmarks.plain_sampler import plain_cost
+    from hbd3lm.model.cost import Lengths, sampling_cost
+
+    question = sorted(len(prompt.question) for prompt in task.prompts)[len(task.prompts) // 2]
+    problem = Lengths(question, tuple(segment.max_len for segment in task.layout.segments))
+    given = (task.net.config, task.layout, problem)
+    ours = sampling_cost(*given).operations.total
+    published = plain_cost(*given, logits_everywhere=True).operations.total
+    plain = plain_cost(*given).operations.total
+    return (
+        f"Operations a problem: published {published / 1e9:.1f} GFLOP, plain {plain / 1e9:.1f}, "
+        f"ours {ours / 1e9:.1f}: {published / ours:.1f} and {plain / ours:.1f} times fewer."
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -181,6 +206,7 @@ def run(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     task, about = make_task(args)
+    task = replace(task, clock=CLOCKS[args.clock])
     print(about)
     exact = SamplingConfig(method="first_hitting", temperature=1.0, batch_size=args.batch_size)
     mixed = replace(exact, precision="bf16-mixed")
@@ -203,28 +229,37 @@ def run(args: argparse.Namespace) -> None:
         ),
     }
     if not task.autoregressive:
-        rows["published: the same with logits at every position"] = lambda: time_plain(
-            task, exact, few, logits_everywhere=True
-        )
+        rows[PUBLISHED] = lambda: time_plain(task, exact, few, logits_everywhere=True)
         rows["ours: the same in bf16"] = lambda: time_decoder(task, mixed)
         eager = replace(mixed, method="confidence", temperature=0.0, threshold=0.9)
         rows["ours: confidence above 0.9, bf16"] = lambda: time_decoder(task, eager)
     if not args.checkpoint:
         segments = tuple(SegmentSpec(s.name, s.max_len, 1) for s in task.layout.segments)
         layout = Layout(task.layout.question_len, segments)
-        token_by_token = Task(task.net, layout, task.ids, task.prompts, autoregressive=True)
+        token_by_token = Task(
+            task.net, layout, task.ids, task.prompts, autoregressive=True, clock=task.clock
+        )
         rows["ours: autoregressive, cached"] = lambda: time_decoder(token_by_token, exact)
     turns = [{name: measure() for name, measure in rows.items()} for _ in range(args.repeats)]
     plain = next(iter(rows))
     width = max(map(len, rows))
-    print(f"\n{'':{width}} {'problems/s':>11} {'ratio':>8} {'evaluations':>12}")
+    heads = f"{'ratio':>8} {'evaluations':>12}" + ("" if task.autoregressive else " to published")
+    print(f"\n{'':{width}} {'problems/s':>11} {heads}")
     for name in rows:
         speed = statistics.median(turn[name][0] for turn in turns)
         faster = statistics.median(turn[name][0] / turn[plain][0] for turn in turns)
         evaluations = statistics.median(turn[name][1] for turn in turns)
-        print(f"{name:{width}} {speed:>11.3f} {faster:>7.2f}x {evaluations:>12.1f}")
-    print("\nMedians of the turns; evaluations: network passes a problem takes part in.")
+        line = f"{name:{width}} {speed:>11.3f} {faster:>7.2f}x {evaluations:>12.1f}"
+        if not task.autoregressive:
+            than = statistics.median(turn[name][0] / turn[PUBLISHED][0] for turn in turns)
+            line += f" {than:>11.2f}x"
+        print(line)
+    print(
+        f"\nSeconds of the {args.clock} clock, medians of the turns; evaluations: network passes "
+        "a problem takes part in."
+    )
     if not args.checkpoint:
+        print(count_operations(task))
         print("A random network is never 0.9 sure: only a trained one gains by the threshold.")
 
 
@@ -234,6 +269,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("batch_size", "plain", "repeats", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
+    if args.clock == "cpu" and args.threads != 1:
+        raise UserError("--clock cpu: the time of all threads is added up; set --threads 1 as well")
     if args.quick:
         args.batch_size, args.plain, args.repeats = min(args.batch_size, 4), 1, 1
     run(args)

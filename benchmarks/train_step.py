@@ -36,8 +36,9 @@ SIZES = {
     "nano": {"dim": 128, "n_layers": 4, "n_heads": 4},
     "tiny": {"dim": 256, "n_layers": 8, "n_heads": 8},
     "small": {"dim": 768, "n_layers": 12, "n_heads": 12},
+    "medium": {"dim": 1024, "n_layers": 24, "n_heads": 16},
 }
-BATCH_SIZE = {"quick": 2, "nano": 4, "tiny": 4, "small": 1}
+BATCH_SIZE = {"quick": 2, "nano": 4, "tiny": 4, "small": 1, "medium": 1}
 STEPS = 4
 """Steps of ours in a turn, at evenly spaced lengths: their cost depends on the length."""
 GIB, GFLOP = 2**30, 1e9
@@ -419,6 +420,18 @@ def run(settings: Settings, variants: list[Variant], repeats: int) -> None:
     )
 
 
+def utilisation(args: argparse.Namespace) -> None:
+    """Our step on the GPU: model FLOPs utilisation, tokens a second, memory."""
+    from benchmarks import cost
+
+    options = ["--measure", args.model, "--vocab", str(args.vocab), "--precision", args.precision]
+    for name in ("tokenizer", "data_dir"):
+        if getattr(args, name) is not None:
+            options += [f"--{name}", getattr(args, name)]
+    cost.main(options)
+    cost.main([*options, "--compile"])
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
@@ -453,6 +466,10 @@ def main(argv: list[str] | None = None) -> int:
         planner=args.planner,
     )
     run(settings, variants, 1 if args.quick else args.repeats)
+    import torch
+
+    if torch.cuda.is_available() and not args.quick:
+        utilisation(args)
     return 0
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import queue
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbd3lm.commands.build import load_trained_tokenizer
 from hbd3lm.data.answers import strict_answer
-from hbd3lm.data.hub import hub_endpoint, hub_reachable
+from hbd3lm.data.hub import download_model, hub_endpoint, hub_reachable
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.errors import UserError
-from hbd3lm.evaluate.answers import generate
+from hbd3lm.evaluate.answers import Generation, GenerationRun, generate
+from hbd3lm.evaluate.trajectories import Trajectory, describe_trajectory
 from hbd3lm.hub.directory import read_sampling, sampling_defaults
 from hbd3lm.model.checkpoint import ModelCard, load_network
 from hbd3lm.model.transformer import Transformer
@@ -21,6 +25,11 @@ from hbd3lm.sample.strategies import SamplingConfig
 
 if TYPE_CHECKING:
     from hbd3lm.data.tokenizer import ProblemTokenizer
+    from hbd3lm.sample.trajectory import Event
+
+
+class _LeftError(Exception):
+    """Ends a sampling whose spectator has left."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,15 @@ class Solution:
         plan: the plan it followed: its own, or the one given; None for a model without plans.
         execution: the calculation.
         answer: the number on the execution's answer line (``#### 54``); None without such a line.
+        evaluations: network evaluations it took.
+        trajectory: with ``trajectory=True`` what each of them decided, token by token.
     """
 
     plan: str | None
     execution: str
     answer: str | None
+    evaluations: int = 0
+    trajectory: Trajectory | None = None
 
 
 class HBD3LM:
@@ -59,13 +72,16 @@ class HBD3LM:
         self.sampling, self.path = sampling, path
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, device: str | None = None) -> HBD3LM:
+    def from_pretrained(
+        cls, name_or_path: str | Path, device: str | None = None, revision: str | None = None
+    ) -> HBD3LM:
         """Load an exported folder, a checkpoint file, or a model of the Hugging Face hub.
 
         No code of the folder or file is run.
 
         Args:
             device: None: the GPU where there is one.
+            revision: branch, tag or commit of a model of the hub; None: its newest.
 
         Raises:
             UserError: not to be had, damaged, or of another program.
@@ -74,7 +90,7 @@ class HBD3LM:
 
         path = Path(name_or_path)
         if not path.exists():
-            path = _download(str(name_or_path))
+            path = download_model(str(name_or_path), "from_pretrained", revision=revision)
         net, card = load_network(path, what="from_pretrained")
         tokenizer = load_trained_tokenizer(card, path)
         if path.is_dir():
@@ -94,7 +110,8 @@ class HBD3LM:
 
         Args:
             plan: the plan to follow, one a question; None: the model writes its own.
-            sampling: fields of :class:`SamplingConfig`, e.g. ``temperature=0.7, seed=1``.
+            sampling: fields of :class:`SamplingConfig`, e.g. ``temperature=0.7, seed=1``, or
+                ``trajectory=True`` to have every step recorded.
 
         Raises:
             UserError: a setting that does not exist or fit, a plan for a model without plans.
@@ -104,11 +121,64 @@ class HBD3LM:
         plans = [plan] if isinstance(plan, str) else plan and list(plan)
         if plans is not None and len(plans) != len(questions):
             raise UserError(f"solve: {len(plans)} plans for {len(questions)} questions")
+        run = self._generate(questions, plans, sampling)
+        solutions = [
+            self._solution(generation, plans[i] if plans else None)
+            for i, generation in enumerate(run.generations)
+        ]
+        return solutions[0] if one else solutions
+
+    def watch(self, question: str, plan: str | None = None, **sampling: Any) -> Iterator[Solution]:
+        """Solve one question, yielding the solution as far as it is written after every pass.
+
+        The last one is what ``solve`` with ``trajectory=True`` gives; those before hold the text
+        decided so far, and no answer. Leaving the loop early ends the sampling.
+
+        Raises:
+            UserError: as :meth:`solve`.
+        """
+        passes: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        left = threading.Event()
+        flat = not self.card.layout.has_plan
+
+        def take(_: int, event: Event) -> None:
+            if left.is_set():
+                raise _LeftError
+            passes.put(event)
+
+        sampling = sampling | {"trajectory": True}
+        with ThreadPoolExecutor(1) as pool:
+            plans = None if plan is None else [plan]
+            future = pool.submit(self._generate, [question], plans, sampling, take)
+            future.add_done_callback(lambda _: passes.put(None))
+            events: list[Event] = []
+            try:
+                while (event := passes.get()) is not None:
+                    events.append(event)
+                    trajectory = describe_trajectory(events, self.tokenizer)
+                    yield Solution(
+                        plan if plan is not None or flat else trajectory.text("plan"),
+                        trajectory.text("execution"),
+                        None,
+                        event.evaluations,
+                        trajectory,
+                    )
+                yield self._solution(future.result().generations[0], plan)
+            finally:
+                left.set()
+
+    def _generate(
+        self,
+        questions: Sequence[str],
+        plans: Sequence[str] | None,
+        sampling: dict[str, Any],
+        on_event: Callable[[int, Event], None] | None = None,
+    ) -> GenerationRun:
         known = [f.name for f in fields(SamplingConfig)]
         for name in sampling:
             if name not in known:
                 raise UserError(f"solve: there is no {name}; choose from {', '.join(known)}")
-        run = generate(
+        return generate(
             self.net,
             self.card.layout,
             self.tokenizer,
@@ -119,16 +189,18 @@ class HBD3LM:
             SamplingConfig(**(self.sampling | sampling)),
             "exec_only" if plans else "full",
             self.card.objective == "autoregressive",
+            on_event=on_event,
         )
-        solutions = [
-            Solution(
-                plans[i] if plans else generation.plan,
-                generation.execution,
-                strict_answer(generation.execution),
-            )
-            for i, generation in enumerate(run.generations)
-        ]
-        return solutions[0] if one else solutions
+
+    @staticmethod
+    def _solution(generation: Generation, plan: str | None) -> Solution:
+        return Solution(
+            generation.plan if plan is None else plan,
+            generation.execution,
+            strict_answer(generation.execution),
+            generation.evaluations,
+            generation.trajectory,
+        )
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload the exported folder (a checkpoint is exported first); the model's address.
@@ -145,8 +217,11 @@ class HBD3LM:
             return upload_folder(Path(folder), repo_id, private)
 
 
-def upload_folder(folder: Path, repo_id: str, private: bool = False) -> str:
+def upload_folder(folder: Path, repo_id: str, private: bool = False, kind: str = "model") -> str:
     """Upload an exported folder to the hub, making the repository if needed; its address.
+
+    Args:
+        kind: ``model`` or ``dataset``.
 
     Raises:
         UserError: the hub cannot be reached, or refuses.
@@ -161,34 +236,11 @@ def upload_folder(folder: Path, repo_id: str, private: bool = False) -> str:
         )
     api = HfApi()
     try:
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder)
+        address = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=kind)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type=kind)
     except (HfHubHTTPError, HFValidationError) as error:
         raise UserError(
             f"push_to_hub: the hub refuses {repo_id}: {str(error).strip().splitlines()[0]}; log in "
             "with `hf auth login` and name it USER/NAME"
         ) from None
     return str(address)
-
-
-def _download(repo_id: str) -> Path:
-    """The local copy of a model of the hub; its Python files are not fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    online = hub_reachable()
-    try:
-        folder = snapshot_download(
-            repo_id,
-            allow_patterns=["*.json", "*.safetensors"],
-            local_files_only=not online,
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if not online:
-            reason = f"{hub_endpoint()} cannot be reached, and the hub's cache does not hold it"
-        raise UserError(
-            f"from_pretrained: no such file or folder: {repo_id}, and as a model of the hub: "
-            f"{reason}"
-        ) from None
-    return Path(folder)

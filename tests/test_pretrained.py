@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from hbd3lm import pretrained
 from hbd3lm.errors import UserError
 from hbd3lm.model.checkpoint import KEY, NET_PREFIX
 from hbd3lm.pretrained import HBD3LM, upload_folder
+from hbd3lm.sample.trajectory import Event
 from tests.hub.exports import METHODS, TOKENIZER, export_method, make_model
 
 QUESTIONS = ["How many apples?", "Tom has 3.", "And 4?"]
@@ -73,6 +77,56 @@ def test_a_plan_for_a_model_without_plans_is_refused(tmp_path):
         HBD3LM.from_pretrained(tmp_path / "model").solve("How many?", plan="Add.")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trajectory_tells_how_the_same_solution_came_about(method, tmp_path):
+    export_method(method, tmp_path / "model")
+    model = HBD3LM.from_pretrained(tmp_path / "model")
+    told = model.solve(QUESTIONS, trajectory=True)
+    assert [replace(solution, trajectory=None) for solution in told] == model.solve(QUESTIONS)
+    for solution in told:
+        assert solution.trajectory.text("execution") == solution.execution
+        assert solution.trajectory.text("plan") == (solution.plan or "")
+        assert solution.trajectory.steps[-1].evaluations == solution.evaluations
+
+
+def test_a_solution_can_be_watched_pass_by_pass(folder):
+    model = HBD3LM.from_pretrained(folder)
+    expected = model.solve(QUESTIONS[0], trajectory=True)
+    *under_way, last = model.watch(QUESTIONS[0])
+    assert last == expected
+    assert [s.evaluations for s in under_way] == [
+        step.evaluations for step in expected.trajectory.steps
+    ]
+    assert all(s.answer is None and len(s.plan) <= len(last.plan) for s in under_way)
+    assert under_way[-1].execution == last.execution
+    *under_way, last = model.watch(QUESTIONS[0], plan="Add.")
+    assert last == model.solve(QUESTIONS[0], plan="Add.", trajectory=True)
+    assert {s.plan for s in under_way} == {"Add."}
+
+
+def test_a_spectator_who_leaves_ends_the_sampling(folder, monkeypatch):
+    model, ended = HBD3LM.from_pretrained(folder), []
+
+    def endless(*args, on_event, **more):
+        try:
+            for n in itertools.count():
+                on_event(0, Event("plan", 0, 1, (n,), (1,), (0.5,), n, False))
+                time.sleep(0.001)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(pretrained, "generate", endless)
+    watched = model.watch(QUESTIONS[0])
+    next(watched)
+    watched.close()
+    assert ended
+
+
+def test_what_is_wrong_is_told_to_a_spectator_too(folder):
+    with pytest.raises(UserError, match="there is no heat"):
+        next(HBD3LM.from_pretrained(folder).watch(QUESTIONS[0], heat=1.0))
+
+
 def test_no_questions_no_solutions(folder):
     assert HBD3LM.from_pretrained(folder).solve([]) == []
 
@@ -93,11 +147,13 @@ class Hub:
     def __init__(self) -> None:
         self.asked = []
 
-    def create_repo(self, repo_id, private, exist_ok):
+    def create_repo(self, repo_id, private, exist_ok, repo_type):
+        assert repo_type == "model"
         self.asked.append(("create", repo_id, private, exist_ok))
         return f"hub/{repo_id}"
 
-    def upload_folder(self, repo_id, folder_path):
+    def upload_folder(self, repo_id, folder_path, repo_type):
+        assert repo_type == "model"
         self.asked.append(("upload", repo_id, sorted(p.name for p in folder_path.iterdir())))
 
 
@@ -139,11 +195,14 @@ def test_a_hub_out_of_reach_is_said_and_nothing_lost(folder, monkeypatch):
 def test_a_model_of_the_hub_is_fetched_without_its_code(folder, monkeypatch):
     asked = []
 
-    def download(repo_id, allow_patterns, local_files_only):
-        asked.append((repo_id, allow_patterns, local_files_only))
+    def download(repo_id, revision, allow_patterns, local_files_only):
+        asked.append((repo_id, revision, allow_patterns, local_files_only))
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr(pretrained, "hub_reachable", lambda: True)
+    monkeypatch.setattr("hbd3lm.data.hub.hub_reachable", lambda: True)
     assert HBD3LM.from_pretrained("me/m").path == folder
-    assert asked == [("me/m", ["*.json", "*.safetensors"], False)]
+    assert HBD3LM.from_pretrained("me/m", revision="v1").path == folder
+    patterns = asked[0][2]
+    assert {"*.json", "*.safetensors"} <= set(patterns) and "*.py" not in patterns
+    assert asked == [("me/m", None, patterns, False), ("me/m", "v1", patterns, False)]

@@ -7,14 +7,15 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from hbd3lm.data.tokenizer import FILL, MASK, SEGMENT_END, SPECIAL_TOKENS
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hbd3lm.diffusion.objective import Objective
     from hbd3lm.model.checkpoint import ModelCard
     from hbd3lm.model.config import ModelConfig
+    from hbd3lm.model.families.pretrained import Pretrained
     from hbd3lm.model.layout import Document, Layout
     from hbd3lm.model.transformer import Transformer
 
@@ -50,6 +52,20 @@ class HierarchicalConfig:
     """Tokens of the execution denoised together."""
     modules: str = "shared"
     """``shared`` or ``separate`` weights for plan and execution."""
+    match: str = "operations"
+    """``separate``: two modules of the model's sizes, which cost a token as many ``operations`` as
+    a shared one; or narrower ones that hold as many ``parameters``."""
+
+    def __post_init__(self) -> None:
+        if self.match not in ("operations", "parameters"):
+            raise UserError(
+                f"hierarchical.match={self.match}: choose one of operations, parameters"
+            )
+        if self.match == "parameters" and self.modules == "shared":
+            raise UserError(
+                "hierarchical.match=parameters is for hierarchical.modules=separate: a shared "
+                "model has no other to be matched with"
+            )
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,13 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     Raises:
         UserError: a value of the wrong type, or one the dataclass refuses.
     """
-    names = [field.name for field in fields(kind) if field.name in values]
+    groups = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.default_factory)}
+    nested = {
+        name: typed(inner, values[name], f"{group}.{name}")
+        for name, inner in groups.items()
+        if name in values
+    }
+    names = [f.name for f in fields(kind) if f.name in values and f.name not in groups]
     chosen = {name: values[name] for name in names}
     try:
         filled = OmegaConf.merge(OmegaConf.structured(kind), chosen)
@@ -141,7 +163,7 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
         # nan passes every comparison a dataclass makes to refuse what is out of bounds.
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{group}.{name}={value}: a finite number is needed")
-    return kind(**content)
+    return kind(**content, **nested)
 
 
 def _plain(value: Any) -> Any:
@@ -184,10 +206,105 @@ def build_layout(cfg: DictConfig) -> Layout:
 
 
 def build_model_config(cfg: DictConfig, vocab_size: int) -> ModelConfig:
+    """The network's sizes: those of ``model``, or matched ones (``hierarchical.match``)."""
     from hbd3lm.model.config import ModelConfig
+    from hbd3lm.model.match import match_parameters
 
-    extra = {"vocab_size": vocab_size, "modules": cfg.hierarchical.modules}
-    return typed(ModelConfig, {**cfg.model, **extra}, "model")
+    h = typed(HierarchicalConfig, cfg.hierarchical, "hierarchical")
+    extra = {"vocab_size": vocab_size, "modules": h.modules}
+    config = typed(ModelConfig, {**cfg.model, **extra}, "model")
+    return match_parameters(config) if h.match == "parameters" else config
+
+
+def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
+    """With ``model=pretrained``: write sizes and tokenizer of ``model.path`` into ``cfg``.
+
+    Returns:
+        where the weights are; None for any other model.
+
+    Raises:
+        UserError: no checkpoint there, one of an unknown kind, or problems too long for it.
+    """
+    if "path" not in cfg.model:
+        return None
+    from hbd3lm.data.hub import download_model
+    from hbd3lm.model.families.pretrained import read_pretrained
+
+    if not cfg.model.path:
+        raise UserError(
+            "model=pretrained needs model.path=...: a folder with config.json and weights, the id "
+            "of a model on the hub, or a Lightning file of BD3-LM or MDLM"
+        )
+    path = Path(str(cfg.model.path))
+    if not path.exists():
+        if path.is_absolute() or str(cfg.model.path).startswith("."):
+            raise UserError(f"model.path: no such file or folder: {path}")
+        path = download_model(str(cfg.model.path), "model.path", pickles=True)
+    source = read_pretrained(path)
+    if source.note and not get_rank():
+        print(f"model.path: {path}: {source.note}")
+    total = build_layout(cfg).max_len
+    if source.max_len is not None and total > source.max_len:
+        raise UserError(
+            f"model.path: the model in {path} reads at most {source.max_len} tokens (its "
+            f"max_position_embeddings, sliding_window or model_length), and a problem may have "
+            f"{total}; set training.hierarchical.total_len={source.max_len}"
+        )
+    # Models of next tokens predict the next position and see what stands before; those with a mask
+    # token do neither.
+    next_token = source.mask_id is None
+    pretrained = {"shift": next_token, "causal_context": next_token}
+    pretrained = {name: value for name, value in pretrained.items() if cfg.model[name] is None}
+    with open_dict(cfg):
+        cfg.model.update(source.fields | pretrained)
+        cfg.tokenizer.name = str(source.tokenizer or path)
+    return source
+
+
+def check_vocabulary(source: Pretrained, tokenizer: ProblemTokenizer) -> None:
+    """Refuse weights and a tokenizer that were not made for one another, as far as one can tell.
+
+    Embeddings may have a few more rows than there are tokens (padding for fast products), never
+    fewer; and what the configuration says ends a text must be a special token.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    base = tokenizer.vocab_size - len(SPECIAL_TOKENS)
+    where = f"model.path: {source.path}: the tokenizer {tokenizer.name!r}"
+    remedy = "use the checkpoint with its own tokenizer files"
+    if not base <= source.rows <= base + max(8, source.rows // 100):
+        raise UserError(f"{where} has {base} tokens, the embedding {source.rows} rows; {remedy}")
+    for index in source.end_ids:
+        if index >= base or not tokenizer.is_special(index):
+            raise UserError(
+                f"{where} has no special token {index}, which ends a text for the network "
+                f"(eos_token_id); {remedy}"
+            )
+
+
+def fill_pretrained(
+    net: Transformer, source: Pretrained, tokenizer: ProblemTokenizer, seed: int
+) -> dict[str, str]:
+    """Give ``net`` the weights of ``source``; see :func:`fill_network`.
+
+    The ends of question and plan start as a line end, that of the execution and the fill as the
+    checkpoint's end of text, and the mask as the mean of all tokens: of the starts tried, those
+    with the lowest loss before any training.
+
+    Returns:
+        for the run's card: ``path`` of the weights and their ``fingerprint``.
+    """
+    from hbd3lm.model.checkpoint import fingerprint_weights
+    from hbd3lm.model.families.pretrained import fill_network
+
+    end = source.end_ids[0] if source.end_ids else None
+    line = tokenizer.encode("\n")
+    line_end = line[0] if len(line) == 1 else end
+    starts = {FILL: end, **dict.fromkeys(SEGMENT_END.values(), line_end), MASK: None}
+    starts[SEGMENT_END["execution"]] = end
+    fill_network(net, source, [starts[token] for token in SPECIAL_TOKENS], seed)
+    return {"path": str(source.path), "fingerprint": fingerprint_weights(net)}
 
 
 def build_training_objective(
@@ -198,7 +315,7 @@ def build_training_objective(
         card.objective,
         card.layout,
         tokenizer.mask_id,
-        card.model.modules,
+        card.model,
         cfg.algo.t_min,
         cfg.algo.t_max,
         cfg.algo.schedule,
@@ -209,12 +326,12 @@ def build_objective(
     name: str,
     layout: Layout,
     mask_id: int,
-    modules: str,
+    model: ModelConfig,
     t_min: float = 1e-3,
     t_max: float = 1.0,
     schedule: str = "loglinear",
 ) -> Objective:
-    """The objective called ``diffusion`` or ``autoregressive``."""
+    """The objective called ``diffusion`` or ``autoregressive`` for a network of ``model``."""
     from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
     from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 
@@ -223,26 +340,32 @@ def build_objective(
     if name == "autoregressive":
         if schedule == "searched":
             raise UserError("algo.schedule=searched: next-token prediction has no noise to search")
-        return Autoregressive(layout, modules)
+        return Autoregressive(layout, model.modules)
     if name == "diffusion":
         base = LogLinearSchedule(t_min, t_max)
         searched = None
         if schedule == "searched":
             searched = SearchedSchedule(base, len(layout.segments))
-        return BlockDiffusion(layout, mask_id, modules, base, searched)
+        return BlockDiffusion(
+            layout, mask_id, model.modules, base, searched, model.shift, model.causal_context
+        )
     raise UserError(f"algo.objective={name}: choose diffusion or autoregressive")
 
 
 def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
     """The description of the model a configuration asks for."""
     from hbd3lm.model.checkpoint import ModelCard
+    from hbd3lm.train.config import LoraConfig
 
+    model = build_model_config(cfg, tokenizer.vocab_size)
+    lora = typed(LoraConfig, cfg.training.lora, "training.lora")
     return ModelCard(
-        build_model_config(cfg, tokenizer.vocab_size),
+        model,
         build_layout(cfg),
         cfg.algo.objective,
         {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         OmegaConf.to_container(cfg, resolve=True),
+        lora.scales(model.modules),
     )
 
 
@@ -318,9 +441,8 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
     from hbd3lm.plans.planner import load_planner
 
     planner = cfg.planner.name
-    name = "gsm8k_socratic" if (data.name, planner) == ("gsm8k", "socratic") else data.name
-    limit = data.num_train if split == "train" else cfg.eval.num_examples
-    problems = _load_problems(name, split, data, limit)
+    name = _dataset_name(cfg)
+    problems = load_problem_set(cfg, split)
     output = Path(cfg.run_dir) / "data" / f"{split}.json"
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
     settings = {"planner": planner, "dataset": name, "split": split}
@@ -336,6 +458,18 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
             wait=True,
             progress=not get_rank(),
         )
+
+
+def load_problem_set(cfg: DictConfig, split: str) -> ProblemSet:
+    """The problems of ``data.name`` with their annotated solutions, as plans are made for them."""
+    data = typed(DataConfig, cfg.data, "data")
+    limit = data.num_train if split == "train" else cfg.eval.num_examples
+    return _load_problems(_dataset_name(cfg), split, data, limit)
+
+
+def _dataset_name(cfg: DictConfig) -> str:
+    socratic = (cfg.data.name, cfg.planner.name) == ("gsm8k", "socratic")
+    return "gsm8k_socratic" if socratic else cfg.data.name
 
 
 def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -> ProblemSet:
@@ -399,7 +533,7 @@ def load_model(cfg: DictConfig) -> LoadedModel:
     what = "checkpoint" if cfg.checkpoint is not None else "run_dir"
     net, card = load_network(path, cfg.trainer.attention, what)
     tokenizer = load_trained_tokenizer(card, path, cfg.data.dir)
-    objective = build_objective(card.objective, card.layout, tokenizer.mask_id, card.model.modules)
+    objective = build_objective(card.objective, card.layout, tokenizer.mask_id, card.model)
     if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu":
         net.cuda()
     return LoadedModel(net, card, objective, tokenizer, path)

@@ -218,7 +218,7 @@ def _predict(net: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
         _, past = net(part.clean, past, part.module, keys_only=True)
         hidden, _ = net(part.noisy, past, part.module)
         token = ~part.noisy.is_padding
-        segments.append(part.segment[token])
+        segments.append(part.prediction.segment[token])
         logits.append(net.logits(hidden[token], part.module))
     segment, found = torch.cat(segments), torch.cat(logits)
     return found[segment == 0], found[segment == 1]

@@ -38,6 +38,7 @@ class TrainingNeeds:
         shape: the largest batch of one process.
         total_len: most tokens of a problem; ``targets``: of these, after the question.
         options: keyword arguments of :func:`hbd3lm.model.memory.estimate_training`.
+        match: ``hierarchical.match``.
     """
 
     model: ModelConfig
@@ -45,6 +46,7 @@ class TrainingNeeds:
     total_len: int
     targets: int
     options: dict
+    match: str = "operations"
 
     def estimate(self) -> MemoryEstimate:
         from hbd3lm.model.memory import estimate_training
@@ -83,8 +85,12 @@ def training_needs(
     cfg: DictConfig, model: ModelConfig, layout: Layout, documents: Sequence[Document], device: str
 ) -> TrainingNeeds:
     """What the configuration and these documents ask of one process on ``cpu`` or ``cuda``."""
+    from hbd3lm.commands import build
     from hbd3lm.model.precision import resolve_precision
+    from hbd3lm.train.config import MODULES, TrainingConfig
+    from hbd3lm.train.lora import trained_share
 
+    config = build.typed(TrainingConfig, cfg.training, "training")
     # A searched schedule may end at the interval that masks most.
     low, high = cfg.algo.t_min, cfg.algo.t_max
     share = (low + high) / 2 if cfg.algo.schedule == "loglinear" else (low + 3 * high) / 4
@@ -95,12 +101,15 @@ def training_needs(
         layout.max_len,
         layout.max_len - layout.question_len,
         {
-            "optimizer": cfg.training.optimizer,
+            "optimizer": "adamw" if any(map(config.lora.rank_of, MODULES)) else config.optimizer,
+            "trained": trained_share(model, config),
             "average": cfg.training.ema_decay > 0,
             "mixed": resolve_precision(cfg.trainer.precision) == "bf16-mixed",
             "device": device,
             "processes": count_processes(cfg.trainer, device),
+            "sharded": cfg.trainer.strategy == "fsdp",
         },
+        cfg.hierarchical.match,
     )
 
 
@@ -223,26 +232,25 @@ def _weights(model: ModelConfig) -> int:
     return count_weights(model)[0]
 
 
-def named_models(model: ModelConfig) -> dict[str, ModelConfig]:
+def named_models(model: ModelConfig, match: str = "operations") -> dict[str, ModelConfig]:
     """The sizes of ``configs/model`` with the vocabulary and modules of ``model``."""
     from hbd3lm.commands import build
     from hbd3lm.commands.run import CONFIGS
-    from hbd3lm.model.config import ModelConfig
 
-    extra = {"vocab_size": model.vocab_size, "modules": model.modules}
-    return {
-        name: build.typed(
-            ModelConfig, {**OmegaConf.load(f"{CONFIGS}/model/{name}.yaml"), **extra}, "model"
-        )
-        for name in SIZES
-    }
+    def sized(name: str) -> ModelConfig:
+        cfg = OmegaConf.load(f"{CONFIGS}/config.yaml")
+        cfg.model = OmegaConf.load(f"{CONFIGS}/model/{name}.yaml")
+        cfg.hierarchical = {"modules": model.modules, "match": match}
+        return build.build_model_config(cfg, model.vocab_size)
+
+    return {name: sized(name) for name in SIZES}
 
 
 def training_remedy(needs: TrainingNeeds, available: int) -> str:
     """One line: the estimate, what there is, and what to lower."""
     from hbd3lm.model.memory import gib
 
-    advice = advise(needs, available, named_models(needs.model))
+    advice = advise(needs, available, named_models(needs.model, needs.match))
     lower = "lower one of: " + "; ".join(advice) if advice else "use a machine with more memory"
     return (
         f"a step with the longest {needs.shape.rows} problems is estimated at {needs.estimate()}, "
@@ -300,15 +308,17 @@ def explain_evaluation(
             raise
         from hbd3lm.model.memory import estimate_evaluation, gib
 
-        need = estimate_evaluation(model, layout.max_len, batch_size, device)
+        def estimate(rows: int) -> int:
+            block = max(segment.block_size for segment in layout.segments)
+            return estimate_evaluation(model, layout.max_len, rows, block, device)
+
+        need = estimate(batch_size)
         room, available = 0, device_memory(device)
         lower = batch_size // 2
-        while lower > 1 and estimate_evaluation(model, layout.max_len, lower, device) > (
-            FILL * available
-        ):
+        while lower > 1 and estimate(lower) > FILL * available:
             lower //= 2
         if lower:
-            room = estimate_evaluation(model, layout.max_len, lower, device)
+            room = estimate(lower)
         name = "BATCH_SIZE, here " if key == "training.batch_size" else ""
         remedy = (
             f"lower {name}{key}={lower} ({gib(room)})"

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from hbd3lm.errors import UserError, run_command
 if TYPE_CHECKING:
     from hbd3lm.commands.build import LoadedModel
     from hbd3lm.data.records import HierarchicalExample
+    from hbd3lm.evaluate.answers import GenerationRun
     from hbd3lm.model.layout import Layout
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
@@ -44,12 +46,13 @@ def main() -> None:
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
-        status = run_command(lambda: check_overrides(overrides))
-        if not status and "mode=experiment" in overrides:
+        if "mode=experiment" in overrides:
             from hbd3lm.commands.experiment import run_mode
 
-            # It composes a configuration for every run of its own.
+            # It composes a configuration for every run of its own, with settings of its own before
+            # the user's: data.max_steps=2 is known where the experiment says data=laboratory.
             sys.exit(run_command(lambda: run_mode(overrides)))
+        status = run_command(lambda: check_overrides(overrides))
         if status:
             sys.exit(status)
     _hydra_main()
@@ -173,8 +176,12 @@ def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
-    known = _known_keys(OmegaConf.to_container(hydra.compose("config"), resolve=False))
     groups = [path.name for path in Path(CONFIGS).iterdir() if path.is_dir()]
+    # A key may belong to the option that was chosen of a group: data.max_steps to data=laboratory.
+    chosen = [o for o in overrides for g, _, name in [o.partition("=")] if g in groups
+              and name in _options(g)]  # fmt: skip
+    composed = hydra.compose("config", overrides=chosen)
+    known = _known_keys(OmegaConf.to_container(composed, resolve=False))
     for override in overrides:
         key, separator, value = override.lstrip("+~").partition("=")
         if not separator:
@@ -259,6 +266,8 @@ def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.lora import check_lora
+    from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
     where = build.typed(TrainerConfig, cfg.trainer, "trainer")
@@ -269,28 +278,40 @@ def _train(cfg: DictConfig) -> int | None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run_dir: cannot make {run_dir}: {error.strerror}") from None
+    source = build.resolve_pretrained(cfg)
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
+    if source is not None:
+        build.check_vocabulary(source, tokenizer)
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
+    check_freeze(config, card)
+    check_lora(config, card)
     documents = {}
     for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)
 
     import torch
 
+    from hbd3lm.model.cost import pass_operations
     from hbd3lm.model.transformer import Transformer
-    from hbd3lm.train.preemption import EXIT_STATUS, Preempted
+    from hbd3lm.train.preemption import EXIT_STATUS, Preempted, leave_processes
     from hbd3lm.train.run import train as run_training
 
     torch.manual_seed(seed)
     with explain_training(cfg, card.model, card.layout, documents["train"]):
         net = Transformer(card.model, where.attention)
     print(
-        f"model: {cfg.model.name}, {net.count_parameters():,} parameters "
-        f"({net.count_parameters(embeddings=False):,} without embeddings); "
+        f"model: {_name_model(cfg)}, {net.count_parameters():,} parameters "
+        f"({net.count_parameters(embeddings=False):,} without embeddings), "
+        f"{pass_operations(card.model, 1, 0, 1).total / 1e6:,.1f} million operations a token "
+        "(attention's aside); "
         f"{len(documents['train'])} problems, {len(documents['valid'])} held out; "
         f"layout {_describe(card.layout)}"
     )
+
+    fill = None
+    if source is not None and not cfg.model.scratch:
+        fill = partial(build.fill_pretrained, net, source, tokenizer, seed)
 
     def describe_run() -> None:
         tokenizer.save(run_dir / "tokenizer")
@@ -310,6 +331,7 @@ def _train(cfg: DictConfig) -> int | None:
                 run_dir,
                 seed,
                 describe_run,
+                fill,
             )
     except Preempted as stop:
         print(
@@ -319,6 +341,8 @@ def _train(cfg: DictConfig) -> int | None:
             flush=True,
         )
         return EXIT_STATUS
+    finally:
+        leave_processes()
     if build.get_rank():
         return None
     if "csv" in where.loggers:
@@ -337,6 +361,15 @@ def _same_place(cfg: DictConfig) -> list[str]:
         "data.dir": cfg.data.dir, "data.test_path": cfg.data.test_path, "run_dir": cfg.run_dir
     }  # fmt: skip
     return found + [f"{key}={override_value(str(p))}" for key, p in places.items() if p is not None]
+
+
+def _name_model(cfg: DictConfig) -> str:
+    """Its name, and of separate modules in what they equal the shared model of that name."""
+    h, freeze = cfg.hierarchical, cfg.training.freeze
+    text = cfg.model.name
+    if h.modules == "separate":
+        text += f" with separate modules (as many {h.match} as shared)"
+    return text + (f", {freeze} frozen" if freeze else "")
 
 
 def _describe(layout: Layout) -> str:
@@ -468,9 +501,30 @@ def sample_eval(cfg: DictConfig) -> None:
     _print_scores(result)
     _write_result(cfg, f"sample_eval_{mode}.json", result, loaded)
     print(f"records: {path}")
+    if config.trajectory:
+        _write_trajectories(cfg, mode, loaded, token_set, records, run)
     if loaded.card.layout.has_plan and mode != "exec_only":
         program = "python scripts/analysis/analyze_gsm8k_plans.py"
         print(f"next: {program} --data_path {shlex.quote(str(path))}")
+
+
+def _write_trajectories(
+    cfg: DictConfig,
+    name: str,
+    loaded: LoadedModel,
+    problem_set: str,
+    records: list[dict],
+    run: GenerationRun,
+) -> None:
+    """The file that ``hbd3lm view`` makes a page of, beside the other results."""
+    from hbd3lm.evaluate.trajectories import describe_run, write_trajectories
+
+    settings = OmegaConf.to_container(cfg.sampling, resolve=True) | {"seed": cfg.seed}
+    about = describe_run(loaded.card.layout, loaded.path, problem_set, settings)
+    path = Path(cfg.eval.output_dir) / f"trajectories_{name}.jsonl"
+    write_trajectories(path, about, records, [g.trajectory for g in run.generations])
+    print(f"trajectories: {path}")
+    print(f"next: hbd3lm view {shlex.quote(str(path))}")
 
 
 def _print_scores(result: dict) -> None:
@@ -502,7 +556,7 @@ def sample(cfg: DictConfig) -> None:
     """Solve one problem given as ``sampling.question=...``."""
     from hbd3lm.commands import build
     from hbd3lm.data.records import HierarchicalExample
-    from hbd3lm.evaluate.answers import generate
+    from hbd3lm.evaluate.answers import generate, make_records
     from hbd3lm.sample.strategies import SamplingConfig
 
     question, plan, mode = cfg.sampling.question, cfg.sampling.plan, cfg.sampling.mode
@@ -514,11 +568,12 @@ def sample(cfg: DictConfig) -> None:
         raise UserError("sampling.plan is followed with sampling.mode=exec_only only")
     config = build.typed(SamplingConfig, {**cfg.sampling, "seed": build.read_seed(cfg)}, "sampling")
     loaded = build.load_model(cfg)
+    example = HierarchicalExample("question", question, plan or "", "", "")
     run = generate(
         loaded.net,
         loaded.card.layout,
         loaded.tokenizer,
-        [HierarchicalExample("question", question, plan or "", "", "")],
+        [example],
         config,
         mode,
         loaded.card.objective == "autoregressive",
@@ -530,6 +585,9 @@ def sample(cfg: DictConfig) -> None:
     if generation.execution is not None:
         print(f"execution:\n{generation.execution}\n")
     print(f"({generation.evaluations} network evaluations)")
+    if config.trajectory:
+        records = make_records([example], run, mode)
+        _write_trajectories(cfg, "sample", loaded, "one question", records, run)
 
 
 def doctor(cfg: DictConfig) -> int:

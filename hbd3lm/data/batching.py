@@ -1,8 +1,9 @@
 """Which documents meet in which batch: pure functions of (seed, step), hence resumable.
 
 The documents form one endless sequence: epoch after epoch, each in an order of its own. It is
-cut into windows of a few optimiser steps; within a window documents are sorted by length, so
-that those of one step are about equally long and padding costs next to nothing.
+cut into windows of a few optimiser steps. Within a window documents are sorted by length, so
+that those of one step are about equally long and padding costs next to nothing; or, for packed
+rows, dealt out by length, so that every step has about the same number of tokens.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ class StepBatches:
         lengths: tokens of each document.
         step_size: documents of one optimiser step, over all processes and micro-batches.
         seed: of the order.
+        alike: deal out each window by length, instead of sorting its steps by it.
     """
 
-    def __init__(self, lengths: Sequence[int], step_size: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int], step_size: int, seed: int, alike: bool = False
+    ) -> None:
         self.lengths = np.asarray(lengths)
         self.step_size = step_size
-        self.seed = seed
+        self.seed, self.alike = seed, alike
         self._window: tuple[int, np.ndarray] = (-1, np.empty(0))
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0))
 
@@ -51,6 +55,9 @@ class StepBatches:
         # Ties in random order; steps in random order, or lengths would grow with time.
         shuffled = rng.permutation(documents)
         by_length = shuffled[np.argsort(self.lengths[shuffled], kind="stable")]
+        if self.alike:
+            # [step_size, WINDOW_STEPS]: each step gets one of every line, whichever.
+            return rng.permuted(by_length.reshape(self.step_size, WINDOW_STEPS), axis=1).T
         return rng.permutation(by_length.reshape(WINDOW_STEPS, self.step_size))
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -60,27 +67,38 @@ class StepBatches:
         return self._epoch[1]
 
 
-def pack_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Whole documents in rows of at most ``capacity`` tokens: first fit, longest first.
+def pack_rows(sizes: Sequence[int] | np.ndarray, capacity: int | Sequence[int]) -> list[list[int]]:
+    """Whole documents in rows of limited capacity: first fit, longest first.
 
     Args:
-        lengths: tokens of each document; none may exceed ``capacity``.
+        sizes: [documents], or [documents, kinds] where a row has a capacity for each of several
+            kinds of tokens.
+        capacity: tokens of a row, [kinds].
 
     Returns:
         document indices of each row.
+
+    Raises:
+        ValueError: a document exceeds the capacity.
     """
+    sizes, capacity = np.asarray(sizes), np.atleast_1d(capacity)
+    sizes = sizes.reshape(len(sizes), len(capacity))
+    over = np.flatnonzero((sizes > capacity).any(1))
+    if len(over):
+        tokens = " and ".join(map(str, sizes[over[0]]))
+        room = " and ".join(map(str, capacity))
+        raise ValueError(f"document {over[0]} of {tokens} tokens exceeds the capacity {room}")
+    share = (sizes / np.maximum(capacity, 1)).max(1)
     rows: list[list[int]] = []
-    free: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        length = lengths[index]
-        if length > capacity:
-            raise ValueError(f"document {index} of {length} tokens exceeds the capacity {capacity}")
-        for row, room in enumerate(free):
-            if room >= length:
-                rows[row].append(index)
-                free[row] -= length
-                break
+    free = np.empty((len(sizes), len(capacity)), dtype=np.int64)  # of the rows so far
+    for index in np.argsort(-share, kind="stable").tolist():
+        fits = np.flatnonzero((free[: len(rows)] >= sizes[index]).all(1))
+        if len(fits):
+            row = int(fits[0])
+            rows[row].append(index)
         else:
+            row = len(rows)
             rows.append([index])
-            free.append(capacity - length)
+            free[row] = capacity
+        free[row] -= sizes[index]
     return rows

@@ -1,4 +1,5 @@
-"""Is the Hugging Face hub there? Asked before anything that would otherwise retry for minutes."""
+"""Is the Hugging Face hub there, asked before anything that would otherwise retry for minutes; and
+the local copy of a model on it."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
+
+from hbd3lm.errors import UserError
 
 _TRUE = {"1", "ON", "YES", "TRUE"}  # what the hub's own client takes for "set"
 
@@ -44,3 +48,39 @@ def _answers(timeout: float) -> bool:
         return error.code < 500 and error.code not in (403, 407)
     except (OSError, ValueError, http.client.HTTPException):  # ValueError: not an address at all
         return False
+
+
+def download_model(
+    repo_id: str, what: str, pickles: bool = False, revision: str | None = None
+) -> Path:
+    """The local copy of a model of the hub; its Python files are not fetched.
+
+    Args:
+        what: the flag or key that named it, for messages.
+        pickles: also ``.bin`` files, where there are no safetensors.
+        revision: branch, tag or commit; None: the newest.
+
+    Raises:
+        UserError: there is no such model, or the hub cannot be reached and its cache has none.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    online = hub_reachable()
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    try:
+        if pickles and online:
+            files = HfApi().list_repo_files(repo_id, revision=revision)
+            if not any(file.endswith(".safetensors") for file in files):
+                patterns.append("*.bin")
+        folder = snapshot_download(
+            repo_id, revision=revision, allow_patterns=patterns, local_files_only=not online
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if not online:
+            reason = f"{hub_endpoint()} cannot be reached, and the hub's cache does not hold it"
+        raise UserError(
+            f"{what}: no such file or folder: {repo_id}, and as a model of the hub: {reason}"
+        ) from None
+    return Path(folder)

@@ -122,6 +122,11 @@ class ProblemTokenizer:
         batch = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of ``text`` and the stretch of characters (start, end) that each stands for."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ``ids``; special tokens are left out, or spelled out if not skipped.
 
@@ -144,6 +149,11 @@ class ProblemTokenizer:
         pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
         content = json.dumps([vocabulary, pairs, SPECIAL_TOKENS], ensure_ascii=True)
         return hashlib.sha256(content.encode("ascii")).hexdigest()[:16]
+
+    def is_special(self, index: int) -> bool:
+        """Is it one of the tokens that no text is made of (ours, or the base vocabulary's own)?"""
+        token = self._backend.get_added_tokens_decoder().get(index)
+        return token is not None and token.special
 
     def to_json(self) -> str:
         """The content of a ``tokenizer.json``, special tokens included."""

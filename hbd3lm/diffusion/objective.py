@@ -7,7 +7,7 @@ layouts of :class:`BlockDiffusion`; ``ar`` is :class:`Autoregressive`, with or w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from hbd3lm.diffusion.corruption import Noise, noise_by_count, noise_by_time
 from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 from hbd3lm.errors import UserError
-from hbd3lm.model.batch import Batch, Part, Piece, as_tokens, stack_rows
+from hbd3lm.model.batch import Batch, Part, Piece, as_prediction, as_tokens, stack_rows
 from hbd3lm.model.layout import Document, Layout
 from hbd3lm.model.transformer import SHARED, Transformer
 
@@ -49,28 +49,62 @@ class Objective(Protocol):
         """Documents and their noise as a batch; ``rows`` None: one document a row."""
 
 
-def negative_log_likelihood(net: Transformer, batch: Batch) -> Tensor:
+def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[str] = ()) -> Tensor:
     """Weighted cross-entropy of every document and segment: float32 [documents, segments].
 
     For diffusion this is an unbiased estimate of the NELBO, for ``ar`` the exact NLL, in nats.
+
+    Args:
+        frozen: modules whose weights are constants, when it is the gradient that is asked for.
+            Losses in which no other weight takes part are left out (0): a frozen plan module only
+            runs its clean tokens, for the keys that the execution reads. A frozen execution
+            module runs: its loss depends on the plan module, through those keys.
     """
     n_documents, n_segments = batch.real_tokens.shape
     total = torch.zeros(n_documents * n_segments, device=batch.real_tokens.device)
     past = None
+    learning = False  # has any part so far weights that are no constants?
     for part in batch.parts:
+        learning = learning or part.module not in frozen
+        if not learning:
+            with torch.no_grad():
+                _, past = net(part.clean, past, part.module, keys_only=True)
+            continue
         streams = [part.clean] if part.noisy is None else [part.clean, part.noisy]
         # Both streams looked up at once: each look-up has a gradient as large as the table.
         x = net.embed(torch.cat([stream.ids for stream in streams], 1), part.module)
         *x_0, x_t = x.split([stream.ids.shape[1] for stream in streams], 1)
+        hidden = []
         if part.noisy is not None:
-            _, past = net(part.clean, past, part.module, keys_only=True, embedded=x_0[0])
-        predicting = part.predicting
-        select = part.weight > 0
-        hidden, _ = net(predicting, past, part.module, select=select, embedded=x_t)
-        loss = net.cross_entropy(hidden, part.targets[select], part.module)
-        cell = predicting.tags.document[select] * n_segments + part.segment[select]
-        total = total.index_add(0, cell, loss.to(total) * part.weight[select])
+            ahead = None if part.ahead is None else part.ahead.select
+            first, past = net(
+                part.clean, past, part.module, ahead, keys_only=ahead is None, embedded=x_0[0]
+            )
+            hidden += [] if first is None else [first]
+        select = part.prediction.select
+        last, seen = net(part.predicting, past, part.module, select=select, embedded=x_t)
+        past = seen if part.noisy is None else past  # noisy tokens are nobody's past
+        hidden.append(last)
+        targets, weight, cell = select_predictions(part, n_segments)
+        loss = net.cross_entropy(torch.cat(hidden), targets, part.module)
+        total = total.index_add(0, cell, loss.to(total) * weight)
     return total.view(n_documents, n_segments)
+
+
+def select_predictions(part: Part, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all tokens of a part that predict: targets, weights and cells, each [M].
+
+    A cell is a place of the flattened [documents, segments].
+    """
+    targets, weight, cell = [], [], []
+    for tokens, prediction in part.predictions:
+        select = prediction.select
+        targets.append(prediction.targets.flatten()[select])
+        weight.append(prediction.weight.flatten()[select])
+        # A place that only fills up may be padding, which has no document; it weighs nothing.
+        document = tokens.tags.document.flatten()[select].clamp(min=0)
+        cell.append(document * n_columns + prediction.segment.flatten()[select].clamp(min=0))
+    return torch.cat(targets), torch.cat(weight), torch.cat(cell)
 
 
 def count_real_tokens(documents: Sequence[Document], layout: Layout) -> Tensor:
@@ -100,6 +134,7 @@ class BlockDiffusion:
         modules: ``shared`` or ``separate`` (see :class:`ModelConfig`).
         schedule: times for training.
         searched: intervals found while training, instead of ``schedule``.
+        shift, causal_context: see :class:`ModelConfig`.
     """
 
     layout: Layout
@@ -107,6 +142,8 @@ class BlockDiffusion:
     modules: str = "shared"
     schedule: LogLinearSchedule = field(default_factory=LogLinearSchedule)
     searched: SearchedSchedule | None = None
+    shift: bool = False
+    causal_context: bool = False
 
     def __post_init__(self) -> None:
         if self.modules == "separate" and not self.layout.has_plan:
@@ -141,58 +178,68 @@ class BlockDiffusion:
             modules = [(segment.name, [i]) for i, segment in enumerate(self.layout.segments)]
         parts = []
         for module, segments in modules:
-            with_question = 0 in segments  # the question belongs to the first module
             pieces = [
-                self._pieces(index, documents[index], noises[index], segments, with_question)
+                self._pieces(index, documents[index], noises[index], segments)
                 for index in range(len(documents))
             ]
             clean = stack_rows([[pieces[i][0] for i in row] for row in rows])
             noisy = stack_rows([[pieces[i][1] for i in row] for row in rows])
+            ahead = as_prediction(clean) if self.shift else None
+            if ahead is not None and not noisy["ids"].shape[1]:  # nothing but first tokens asked
+                parts.append(Part(module, as_tokens(clean), None, ahead))
+                continue
             parts.append(
-                Part(
-                    module,
-                    as_tokens(clean),
-                    as_tokens(noisy),
-                    noisy["target"],
-                    noisy["weight"],
-                    noisy["segment"],
-                )
+                Part(module, as_tokens(clean), as_tokens(noisy), as_prediction(noisy), ahead)
             )
         return Batch(tuple(parts), count_real_tokens(documents, self.layout))
 
     def _pieces(
-        self, index: int, document: Document, noise: Noise, segments, with_question: bool
+        self, index: int, document: Document, noise: Noise, segments: Sequence[int]
     ) -> tuple[Piece, Piece]:
         """The clean and the noisy tokens of one document that belong to some segments."""
-        # Tokens that no prediction reads are left out: noisy blocks without a mask, which only
-        # they themselves see, and the clean copy of the last block, which no later one follows.
+        n, n_question = len(document), len(document.question)
+        ids = np.concatenate([document.question, document.targets])
+        block = np.concatenate([np.zeros(n_question, dtype=np.int64), document.block])
+        first = np.diff(block, prepend=0) > 0  # of its block
+        segment = np.concatenate([np.full(n_question, -1), document.segment])
+        masked = np.concatenate([np.zeros(n_question, dtype=bool), noise.masked])
+        weight = np.concatenate([np.zeros(n_question, dtype=np.float32), noise.weight])
+        mine = np.isin(segment, list(segments))
+        if 0 in segments:  # the question belongs to the first module
+            mine[:n_question] = True
+        # Tokens that no prediction reads are left out: noisy blocks without a mask (or, shifted,
+        # without one behind their first token), which only they themselves see, and the clean copy
+        # of the last block, which no later one follows.
         has_mask = np.zeros(document.n_blocks + 1, dtype=bool)
-        has_mask[document.block[noise.masked]] = True
-        asked, read = has_mask[document.block], document.block < document.n_blocks
-        if len(segments) < len(self.layout.segments):
-            mine = np.isin(document.segment, list(segments))
-            asked, read = asked & mine, read & mine
-        asked, read = np.flatnonzero(asked), np.flatnonzero(read)
-        n_question = len(document.question)
-        targets, block = document.targets[asked], document.block[asked]
-        x_t = np.where(noise.masked[asked], self.mask_id, targets)
-        noisy = _piece(x_t, n_question + asked, index, True, block)
-        noisy |= {
-            "target": targets,
-            "weight": noise.weight[asked],
-            "segment": document.segment[asked],
-        }
-        x_0, block = document.targets[read], document.block[read]
-        if not with_question:
-            return _piece(x_0, n_question + read, index, False, block), noisy
-        clean = _piece(
-            np.concatenate([document.question, x_0]),
-            np.concatenate([np.arange(n_question), n_question + read]),
-            index,
-            False,
-            np.concatenate([np.zeros(n_question, dtype=np.int64), block]),
-        )
-        return clean, noisy
+        has_mask[block[masked & ~(first & self.shift)]] = True
+        noisy = np.flatnonzero(mine & has_mask[block])
+        clean = np.flatnonzero(mine & (block < document.n_blocks))
+        if self.shift and 0 not in segments:
+            # The token that predicts a later module's first one is run by that module, too.
+            clean = np.concatenate([np.flatnonzero(mine)[:1] - 1, clean])
+        # What a token predicts: itself, or the next one.
+        asked = np.minimum(np.arange(n) + self.shift, n - 1)
+        there = masked[asked] & mine[asked] & (np.arange(n) + self.shift < n)
+        in_block = block[asked] == block
+        ordinal = {False: block, True: block}  # of the clean and the noisy copy
+        if self.causal_context:
+            starts = np.flatnonzero(first)
+            ordinal = {False: np.arange(n), True: np.concatenate([[0], starts])[block]}
+
+        def piece(at: np.ndarray, is_noisy: bool, predicts: np.ndarray) -> Piece:
+            x = np.where(masked[at], self.mask_id, ids[at]) if is_noisy else ids[at]
+            tokens = _piece(x, at, index, is_noisy, ordinal[is_noisy][at])
+            if not (is_noisy or self.shift):  # clean tokens predict nothing
+                return tokens
+            target = asked[at]
+            return tokens | {
+                "target": ids[target],
+                "weight": np.where((there & predicts)[at], weight[target], np.float32(0)),
+                "segment": segment[target],
+                "target_block": block[target],
+            }
+
+        return piece(clean, False, ~in_block), piece(noisy, True, in_block)
 
 
 @dataclass(frozen=True)
@@ -240,14 +287,7 @@ class Autoregressive:
         stacked = stack_rows(
             [[self._piece(i, documents[i], noises[i]) for i in row] for row in rows]
         )
-        part = Part(
-            SHARED,
-            as_tokens(stacked),
-            None,
-            stacked["target"],
-            stacked["weight"],
-            stacked["segment"],
-        )
+        part = Part(SHARED, as_tokens(stacked), None, as_prediction(stacked))
         return Batch((part,), count_real_tokens(documents, self.layout))
 
     @staticmethod
@@ -256,10 +296,11 @@ class Autoregressive:
         ids = np.concatenate([document.question, document.targets])[:-1]
         # Token i predicts token i + 1: the question's last token starts the first segment.
         shifted = slice(n_question - 1, None)
-        target, segment = np.zeros((2, n - 1), dtype=np.int64)
+        target, segment, block = np.zeros((3, n - 1), dtype=np.int64)
         weight = np.zeros(n - 1, dtype=np.float32)
         target[shifted], segment[shifted] = document.targets, document.segment
+        block[shifted] = document.block
         weight[shifted] = noise.weight
         position = np.arange(n - 1)
-        extra = {"target": target, "segment": segment, "weight": weight}
+        extra = {"target": target, "segment": segment, "weight": weight, "target_block": block}
         return _piece(ids, position, index, False, position) | extra

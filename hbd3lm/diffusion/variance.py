@@ -16,7 +16,7 @@ Shapes: S segments, B the largest block, I intervals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -55,17 +55,21 @@ class BlockLosses(NamedTuple):
 
 def block_losses(net: Transformer, batch: Batch) -> BlockLosses:
     """One pass over a batch of :class:`BlockDiffusion`, summed by block instead of by segment."""
-    n_blocks = max(int(part.predicting.tags.block.max()) for part in batch.parts)
+    asked = [pair for part in batch.parts for pair in part.predictions]
+    n_blocks = max(int(prediction.block.max()) for _, prediction in asked)
     table = batch.real_tokens.new_zeros(len(batch.real_tokens), n_blocks)
     n_masked, segment = table.flatten().clone(), table.flatten().clone()
     parts = []
     for part in batch.parts:
-        tags, select = part.predicting.tags, part.weight > 0
-        block = tags.block - 1
-        cell = tags.document[select] * n_blocks + block[select]
-        n_masked.index_add_(0, cell, torch.ones_like(cell))
-        segment[cell] = part.segment[select]
-        parts.append(replace(part, segment=block))
+        by_block = []
+        for tokens, prediction in part.predictions:
+            select, block = prediction.weight > 0, prediction.block - 1
+            cell = tokens.tags.document[select] * n_blocks + block[select]
+            n_masked.index_add_(0, cell, torch.ones_like(cell))
+            segment[cell] = prediction.segment[select]
+            by_block.append(prediction._replace(segment=block))
+        ahead = by_block[0] if part.ahead is not None else None
+        parts.append(replace(part, prediction=by_block[-1], ahead=ahead))
     loss = negative_log_likelihood(net, Batch(tuple(parts), table))
     return BlockLosses(loss, n_masked.view_as(table), segment.view_as(table))
 
@@ -201,10 +205,11 @@ def gradient_variance(
     draws: int,
     seed: int,
     step: int = 0,
+    frozen: Container[str] = (),
 ) -> GradientVariance:
     """Draw the training noise of ``documents`` ``draws`` (at least 2) times, and compare gradients.
 
-    Neither gradients nor the mode of ``net`` are changed.
+    Neither gradients nor the mode of ``net`` are changed. ``frozen`` modules have no gradient.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
     total = sum(int(document.real.sum()) for document in documents)
@@ -215,7 +220,7 @@ def gradient_variance(
             rng = np.random.default_rng([seed, 4, draw])
             noises = objective.training_noise(list(documents), rng, step)
             batch = objective.assemble(documents, noises).to(parameters[0].device)
-            loss = negative_log_likelihood(net, batch).sum() / total
+            loss = negative_log_likelihood(net, batch, frozen).sum() / total
             for sum_, gradient in zip(mean, torch.autograd.grad(loss, parameters)):
                 squares += float(gradient.double().square().sum()) / draws
                 sum_ += gradient.double() / draws

@@ -17,11 +17,13 @@ from hbd3lm.data.encoding import Caps, encode_examples
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.data.tokenizer import ProblemTokenizer
 from hbd3lm.errors import UserError
+from hbd3lm.evaluate.trajectories import Trajectory, describe_trajectory
 from hbd3lm.model.layout import Layout
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.plans.quality import analyze_examples
 from hbd3lm.sample.decoder import Decoder, Prompt, Sample, SpecialIds
 from hbd3lm.sample.strategies import SamplingConfig
+from hbd3lm.sample.trajectory import Event
 
 MODES = ("full", "plan_only", "exec_only")
 
@@ -34,6 +36,7 @@ class Generation:
     execution: str | None
     evaluations: int
     ended: dict[str, bool]
+    trajectory: Trajectory | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,14 @@ def generate(
     mode: str = "full",
     autoregressive: bool = False,
     on_done: Callable[[Sample], None] | None = None,
+    on_event: Callable[[int, Event], None] | None = None,
 ) -> GenerationRun:
     """Sample plans and executions for the questions of ``examples``.
 
     Args:
         mode: ``full``; ``plan_only``; ``exec_only`` (follows each example's own plan).
         on_done: called with each finished :class:`Sample`.
+        on_event: called with an example's index and what a pass decided for it, as it happens.
 
     Raises:
         UserError: unknown mode, or one that needs a plan with a model that has none.
@@ -102,7 +107,7 @@ def generate(
     decoder = Decoder(net, layout, ids, config, autoregressive)
     started = time.perf_counter()
     stop = "plan" if mode == "plan_only" else None
-    samples = decoder.sample(prompts, stop_after=stop, on_done=on_done)
+    samples = decoder.sample(prompts, stop_after=stop, on_done=on_done, on_event=on_event)
     seconds = time.perf_counter() - started
     return GenerationRun(
         [_to_text(sample, tokenizer) for sample in samples],
@@ -115,8 +120,13 @@ def generate(
 
 def _to_text(sample: Sample, tokenizer: ProblemTokenizer) -> Generation:
     texts = {name: tokenizer.decode(ids) for name, ids in sample.segments.items()}
+    trajectory = sample.trajectory and describe_trajectory(sample.trajectory, tokenizer)
     return Generation(
-        texts.get("plan"), texts.get("execution"), sample.evaluations, dict(sample.ended)
+        texts.get("plan"),
+        texts.get("execution"),
+        sample.evaluations,
+        dict(sample.ended),
+        trajectory,
     )
 
 
@@ -144,12 +154,13 @@ def make_records(
     The five fields of :class:`HierarchicalExample` hold what the model wrote (and the gold answer),
     so that ``analyze_gsm8k_plans.py`` reads a file of them; the gold texts stand beside. A segment
     that was not sampled (the plan of ``exec_only``, the execution of ``plan_only``) is the gold
-    one, and an execution that was not sampled is not scored: None.
+    one, and an execution that was not sampled or has no gold answer is not scored: None.
     """
     records = []
     for example, generation in zip(examples, run.generations):
         plan = example.plan if mode == "exec_only" else (generation.plan or "")
         gold = example.answer_numerical
+        scored = bool(gold) and mode != "plan_only"
         if mode == "plan_only":
             execution, answers = example.execution, {"strict": None, "flexible": None}
         else:
@@ -166,7 +177,7 @@ def make_records(
                 "gold_execution": example.execution,
                 **{f"predicted_{kind}": answer for kind, answer in answers.items()},
                 **{
-                    f"correct_{kind}": None if mode == "plan_only" else same_answer(answer, gold)
+                    f"correct_{kind}": same_answer(answer, gold) if scored else None
                     for kind, answer in answers.items()
                 },
                 "ended": generation.ended,

@@ -102,7 +102,7 @@ class HBD3LMModel(PreTrainedModel):
 
         A row is a question and as much of plan and execution as there is, each closed by its end
         token; tokens to predict are mask tokens. A block of diffusion predicts its own masked
-        positions, a next-token model the token after each.
+        positions, a next-token model (or a shifted head) the token after each.
 
         Args:
             input_ids: [N, L].
@@ -120,13 +120,21 @@ class HBD3LMModel(PreTrainedModel):
             raise ValueError("several documents in a row need block and position_ids")
         if position_ids is None:
             position_ids = (real.cumsum(1) - 1).clamp(min=0)
+        if document is None:
+            document = torch.zeros_like(input_ids)
+        by_token, run_twice = False, None
         if block is None:
             block, segment = self.read_blocks(input_ids, real, position_ids)
             execution = segment == len(self.layout.segments) - 1
-        if document is None:
-            document = torch.zeros_like(input_ids)
+            by_token = self.net.config.causal_context
+            if self.net.config.shift:
+                # The token that predicts the execution's first is run by its module, too.
+                run_twice = execution.roll(-1, 1) & ~execution
+                run_twice[:, -1] = False
         if noisy is None:
             noisy = self._holds_mask(input_ids, block, document)
+        if by_token:
+            block = self._count_tokens(block, noisy, position_ids)
         document = document.masked_fill(~real, PADDING)
         tags = Tags(document, noisy.bool(), block)
         if self.net.config.modules == "shared":
@@ -136,11 +144,12 @@ class HBD3LMModel(PreTrainedModel):
             raise ValueError("this model has separate modules: with block, give execution, too")
         # Each module runs the whole row, the other's tokens as padding, which nobody sees.
         past, logits = None, []
-        for module, mine in (("plan", ~execution), ("execution", execution)):
+        later = execution if run_twice is None else execution | run_twice
+        for module, mine in (("plan", ~execution), ("execution", later)):
             own = Tags(document.masked_fill(~mine, PADDING), tags.noisy, block)
             hidden, past = self.net(Tokens(input_ids, position_ids, own), past, module)
             logits.append(self.net.logits(hidden, module))
-        return MaskedLMOutput(logits=torch.where(execution[..., None], logits[1], logits[0]))
+        return MaskedLMOutput(logits=torch.where(later[..., None], logits[1], logits[0]))
 
     def read_blocks(
         self, input_ids: Tensor, real: Tensor, position_ids: Tensor
@@ -173,6 +182,14 @@ class HBD3LMModel(PreTrainedModel):
             if start < length:
                 raise ValueError(f"row {row}: {length - start} tokens lie beyond the layout's caps")
         return block, segment
+
+    @staticmethod
+    def _count_tokens(block: Tensor, noisy: Tensor, position_ids: Tensor) -> Tensor:
+        """[N, L] ordinals that count tokens (``causal_context``); a noisy block has its first's."""
+        begins = block != block.roll(1, 1)
+        begins[:, 0] = True
+        first = torch.where(begins, position_ids, 0).cummax(1).values
+        return torch.where(noisy.bool(), first, position_ids)
 
     def _holds_mask(self, input_ids: Tensor, block: Tensor, document: Tensor) -> Tensor:
         """Bool [N, L]: does the token's block hold a mask token?"""

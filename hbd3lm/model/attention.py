@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hbd3lm.errors import UserError
-from hbd3lm.model.mask import Tags, dense_mask, flex_mask_mod
+from hbd3lm.model.mask import Tags, Tiles, dense_mask, flex_mask_mod
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BACKENDS = ("auto", "sdpa", "flex")
 
 
-def choose_backend(name: str, device: torch.device, n_queries: int) -> str:
+def choose_backend(name: str, device: torch.device, n_queries: int = 128) -> str:
     """Resolve ``auto``: FlexAttention for long queries on CUDA, SDPA otherwise."""
     if name not in BACKENDS:
         raise UserError(f"trainer.attention={name}: choose one of {', '.join(BACKENDS)}")
@@ -32,16 +32,31 @@ def choose_backend(name: str, device: torch.device, n_queries: int) -> str:
     return "flex" if device.type == "cuda" and n_queries >= 128 else "sdpa"
 
 
-def build_mask(query: Tags, key: Tags, backend: str, dtype: torch.dtype) -> Tensor | BlockMask:
+def make_tiles(query: Tags, key: Tags) -> Tiles:
+    """What :func:`build_mask` needs of a block mask, as plain tensors that processes can send."""
+    mask = build_mask(query, key, "flex", torch.float32)
+    return Tiles(mask.kv_num_blocks, mask.kv_indices, mask.full_kv_num_blocks, mask.full_kv_indices)
+
+
+def build_mask(
+    query: Tags, key: Tags, backend: str, dtype: torch.dtype, tiles: Tiles | None = None
+) -> Tensor | BlockMask:
     """The mask of one pass: additive [N, 1, Lq, Lk] for ``sdpa``, a BlockMask for ``flex``.
 
     The additive form holds 0 and -inf, so a masked key has a weight of exactly 0. It is made
     once a pass, in the dtype of the queries, rather than converted from bool in every layer.
+    ``tiles`` are those of :func:`make_tiles` for the same tags, if they were made beforehand.
     """
     if backend == "flex":
-        from torch.nn.attention.flex_attention import create_block_mask
+        from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
         n_rows, n_queries = query.block.shape
+        if tiles is not None:
+            return BlockMask.from_kv_blocks(
+                *tiles,
+                mask_mod=flex_mask_mod(query, key),
+                seq_lengths=(n_queries, key.block.shape[1]),
+            )
         return create_block_mask(
             flex_mask_mod(query, key),
             n_rows,
@@ -65,6 +80,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 
+def attention_probabilities(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+    """What :func:`attend` weighs the values with: float32 [N, H, Lq, Lk], every row sums to 1.
+
+    Made anew of queries, keys and a dense mask, for whoever wants to look: no pass of training or
+    sampling holds them.
+    """
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+    return (scores + mask).softmax(-1)
+
+
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """The same as two matrix products around a softmax.
 
@@ -84,7 +110,7 @@ class _ProductAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         scaled = q * q.shape[-1] ** -0.5
         scores = scaled @ k.transpose(-1, -2) + mask  # [N, H, Lq, Lk]
-        p = scores.softmax(-1, dtype=torch.float32).type_as(q)
+        p = scores.softmax(-1)  # in float32 inside
         ctx.save_for_backward(scaled, k, v, p)
         return p @ v
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hbd3lm.model.mask import PADDING, Tags
+from hbd3lm.model.mask import PADDING, Tags, Tiles
 
 Piece = dict[str, np.ndarray]
 """Equally long 1-d arrays ``ids, position, document, noisy, block`` (and what else rides along)."""
@@ -26,17 +27,51 @@ class Tokens:
     ids: Tensor
     position: Tensor
     tags: Tags
+    tiles: Tiles | None = None
+    """What FlexAttention must know of the keys in sight of a training batch, if made beforehand."""
 
     def to(self, device: torch.device | str) -> Tokens:
         ids, position, *tags = (
             t.to(device, non_blocking=True) for t in (self.ids, self.position, *self.tags)
         )
-        return Tokens(ids, position, Tags(*tags))
+        tiles = self.tiles
+        if tiles is not None:
+            tiles = Tiles(*(t.to(device, non_blocking=True) for t in tiles))
+        return Tokens(ids, position, Tags(*tags), tiles)
 
     @property
     def is_padding(self) -> Tensor:
         """Bool [N, L]."""
         return self.tags.document < 0
+
+
+class Prediction(NamedTuple):
+    """What each token of a stream predicts; tensors [N, L].
+
+    Attributes:
+        targets: ids.
+        weight: float32 weight of the token's cross-entropy; 0 where nothing is predicted.
+        segment: index into ``layout.segments`` of the target.
+        block: ordinal of the target's block, 1 for the first predicted one.
+        places: [M] where in the flattened [N * L] something is predicted, filled up with places
+            of weight 0; None: wherever the weight is positive.
+    """
+
+    targets: Tensor
+    weight: Tensor
+    segment: Tensor
+    block: Tensor
+    places: Tensor | None = None
+
+    @property
+    def select(self) -> Tensor:
+        """int64 [M]: :attr:`places`, found if they are not given."""
+        if self.places is not None:
+            return self.places
+        return (self.weight > 0).flatten().nonzero()[:, 0]
+
+    def to(self, device: torch.device | str) -> Prediction:
+        return Prediction(*(None if t is None else t.to(device, non_blocking=True) for t in self))
 
 
 @dataclass(frozen=True)
@@ -50,29 +85,35 @@ class Part:
         module: name of the stack that runs it.
         clean: x_0 stream [N, Lc]; for the autoregressive objective the only stream.
         noisy: x_t stream [N, Ln], or None.
-        targets: [N, L] ids to predict at the positions of ``noisy`` (else of ``clean``).
-        weight: [N, L] float32 weight of each token's cross-entropy; 0 where nothing is predicted.
-        segment: [N, L] index into ``layout.segments`` of each target.
+        prediction: what the tokens of ``noisy`` (else of ``clean``) predict.
+        ahead: beside a noisy stream, what those of ``clean`` predict: under a shifted head, the
+            first tokens of blocks; None: nothing.
     """
 
     module: str
     clean: Tokens
     noisy: Tokens | None
-    targets: Tensor
-    weight: Tensor
-    segment: Tensor
+    prediction: Prediction
+    ahead: Prediction | None = None
 
     @property
     def predicting(self) -> Tokens:
-        """The stream whose hidden states the loss reads."""
+        """The stream whose hidden states the loss reads (beside those of ``ahead``)."""
         return self.clean if self.noisy is None else self.noisy
+
+    @property
+    def predictions(self) -> list[tuple[Tokens, Prediction]]:
+        """Streams and what they predict, in the order they run."""
+        first = [] if self.ahead is None else [(self.clean, self.ahead)]
+        return [*first, (self.predicting, self.prediction)]
 
     def to(self, device: torch.device | str) -> Part:
         return Part(
             self.module,
             self.clean.to(device),
             None if self.noisy is None else self.noisy.to(device),
-            *(t.to(device, non_blocking=True) for t in (self.targets, self.weight, self.segment)),
+            self.prediction.to(device),
+            None if self.ahead is None else self.ahead.to(device),
         )
 
 
@@ -97,6 +138,13 @@ class Batch:
         streams = [s for part in self.parts for s in (part.clean, part.noisy) if s is not None]
         padding = sum(int(stream.is_padding.sum()) for stream in streams)
         return padding / sum(stream.ids.numel() for stream in streams)
+
+    def head_padding_share(self) -> float:
+        """Share of the predictions computed that are none: places that only fill up."""
+        asked = [prediction for part in self.parts for _, prediction in part.predictions]
+        computed = sum(len(prediction.select) for prediction in asked)
+        real = sum(int((prediction.weight > 0).sum()) for prediction in asked)
+        return 1 - real / computed if computed else 0.0
 
 
 def stack_rows(rows: Sequence[Sequence[Piece]], width: int | None = None) -> dict[str, Tensor]:
@@ -132,3 +180,8 @@ def as_tokens(stacked: dict[str, Tensor]) -> Tokens:
     """The token fields of :func:`stack_rows`."""
     tags = Tags(stacked["document"], stacked["noisy"], stacked["block"])
     return Tokens(stacked["ids"], stacked["position"], tags)
+
+
+def as_prediction(stacked: dict[str, Tensor]) -> Prediction:
+    """What rides along in :func:`stack_rows`: ``target, weight, segment, target_block``."""
+    return Prediction(*(stacked[key] for key in ("target", "weight", "segment", "target_block")))

@@ -21,7 +21,7 @@ import pickle
 import re
 import struct
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ import torch
 
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
+from hbd3lm.model.adapters import merge_adapters
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import Layout
 from hbd3lm.model.transformer import Transformer
@@ -55,6 +56,8 @@ class ModelCard:
         objective: ``diffusion`` or ``autoregressive``.
         tokenizer: ``name`` and ``fingerprint`` of the tokenizer it was trained with.
         settings: the run's whole configuration, for the record.
+        adapters: by module, the scale of low-rank adapters that the weights hold beside the
+            matrices; a network that :func:`load_network` gives has them merged.
     """
 
     model: ModelConfig
@@ -62,6 +65,7 @@ class ModelCard:
     objective: str
     tokenizer: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
+    adapters: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -70,6 +74,7 @@ class ModelCard:
             "layout": self.layout.to_dict(),
             "objective": self.objective,
             "tokenizer": self.tokenizer,
+            "adapters": self.adapters,
             "settings": self.settings,
         }
 
@@ -81,6 +86,7 @@ class ModelCard:
             values["objective"],
             values["tokenizer"],
             values["settings"],
+            values.get("adapters", {}),
         )
 
     def differences(self, other: ModelCard) -> list[str]:
@@ -92,6 +98,8 @@ class ModelCard:
                 if name == "name" or mine[group][name] == theirs[group].get(name):
                     continue
                 found.append(f"{group}.{name}: {theirs[group].get(name)} != {mine[group][name]}")
+        if self.adapters != other.adapters:
+            found.append(f"training.lora: {other.adapters} != {self.adapters}")
         if self.objective != other.objective:
             found.append(f"objective: {other.objective} != {self.objective}")
         return found
@@ -200,7 +208,7 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCa
     if not path.is_file():
         raise UserError(
             f"{what}: no such file: {path}; train first (python main.py mode=train), or give "
-            "checkpoint=FILE.ckpt"
+            f"{_key(what)}=FILE.ckpt"
         )
     damage = (RuntimeError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError, OSError)
     try:
@@ -217,7 +225,7 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> tuple[ModelCa
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedCheckpointError(
             f"{what}: {path} is damaged or no checkpoint ({reason}); use another one of that run"
-            f"{_others(path)}"
+            f"{_others(path, _key(what))}"
         ) from None
     if not isinstance(content, dict) or KEY not in content:
         raise UserError(f"{what}: {path} is not a checkpoint of hbd3lm")
@@ -273,10 +281,45 @@ def read_exported(folder: str | Path, what: str = "checkpoint") -> tuple[ModelCa
     return card, {name.removeprefix(NET_PREFIX): tensor for name, tensor in tensors.items()}
 
 
-def _others(path: Path) -> str:
+def locate_weights(path: str | Path, what: str = "checkpoint") -> Path:
+    """What :func:`load_network` reads for ``path``, which may also be a run's folder.
+
+    Of a run it is the best checkpoint, else the last.
+
+    Raises:
+        UserError: there is nothing at ``path``, or no checkpoint in the run.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    folder = path / "checkpoints"
+    if (path / CONFIG_FILE).is_file() or not folder.is_dir():
+        return path
+    found = next((f for n in ("best", "last") if (f := folder / f"{n}.ckpt").exists()), None)
+    if found is None:
+        raise UserError(f"{what}: there is no checkpoint in {folder} yet; train that run first")
+    return found
+
+
+def fingerprint_weights(net: Transformer) -> str:
+    """16 hex digits that name the weights, in whatever kind of file they are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        values = tensor.detach().float().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} ".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _key(what: str) -> str:
+    """The setting that chooses a checkpoint where ``what`` names the one that was read."""
+    return what if what.startswith("training.") else "checkpoint"
+
+
+def _others(path: Path, key: str) -> str:
     """The checkpoints beside ``path``, as the overrides that choose them."""
     others = sorted(other for other in path.parent.glob("*.ckpt") if other.name != path.name)
-    return "".join(f"{', ' if i else ': '}checkpoint={other}" for i, other in enumerate(others))
+    return "".join(f"{', ' if i else ': '}{key}={other}" for i, other in enumerate(others))
 
 
 def load_network(
@@ -300,6 +343,14 @@ def load_network(
             for name, tensor in content.get("state_dict", {}).items()
             if name.startswith(NET_PREFIX)
         }
+    try:
+        weights = merge_adapters(weights, card.adapters)
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{what}: the adapters in {path} do not fit its matrices: {reason}"
+        ) from None
+    card = replace(card, adapters={})
     try:
         with torch.device("meta"):  # no memory is asked for in the name of a wrong description
             expected = Transformer(card.model).state_dict()

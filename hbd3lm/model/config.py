@@ -37,14 +37,27 @@ class ModelConfig:
     """``gelu`` (tanh approximation, two matrices) or ``swiglu`` (three)."""
     attention_bias: bool = False
     """Biases on the query, key and value projections (Qwen2)."""
+    attention_out_bias: bool = False
+    """A bias on the attention's output projection, too (Llama's and Qwen3's ``attention_bias``)."""
     mlp_bias: bool = False
     """Biases on the MLP's projections (BD3-LM's DiT)."""
     qk_norm: bool = True
     """RMS-normalise queries and keys per head before the rotation (Qwen3)."""
     rope_base: float = 10_000.0
     """Base of the rotary position embedding (half-split convention)."""
+    rope_scaling: tuple[float, float, float, float] | None = None
+    """Llama 3.1's stretching of slow rotations: factor, low and high frequency factor, length the
+    model was first trained on; None: none."""
     tie_embeddings: bool = True
     """The output head is the embedding table without its mask row."""
+    head_bias: bool = False
+    """A bias for every class of the output head (BD3-LM's DiT)."""
+    shift: bool = False
+    """Positions predict the token after them, as in next-token models, not their own: a pretrained
+    head keeps its meaning. The first token of a block is predicted by the clean one before it."""
+    causal_context: bool = False
+    """Clean tokens (the question, finished blocks) see only what stands before them, as in
+    next-token models; a block being denoised still sees all of itself."""
     dropout: float = 0.0
     """Dropout on the residual branches while training."""
     modules: str = "shared"
@@ -64,6 +77,15 @@ class ModelConfig:
                 f"model.n_heads={self.n_heads} is no multiple of "
                 f"model.n_kv_heads={self.resolved_kv_heads}"
             )
+        if self.rope_scaling is not None:
+            # A list, where it was read of JSON.
+            object.__setattr__(self, "rope_scaling", tuple(map(float, self.rope_scaling)))
+            factor, low, high, length = self.rope_scaling
+            if not (factor >= 1 and 0 < low < high and length >= 1):
+                raise UserError(
+                    f"model.rope_scaling={list(self.rope_scaling)}: needs a factor of at least 1, "
+                    "a low frequency factor below the high one, and a length"
+                )
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout must lie in [0, 1), got {self.dropout}")
         for name, allowed in (

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hbd3lm.model.batch import Batch
+from hbd3lm.model.batch import Batch, Prediction
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cross_entropy import keeps_logits
 from hbd3lm.model.layout import Layout
@@ -41,7 +41,7 @@ class ModuleParameters:
     mlp: int
     norms: int
     head: int
-    """0 where the embedding table is the head as well."""
+    """0 where the embedding table is the head as well and it has no bias."""
 
     @property
     def total(self) -> int:
@@ -60,14 +60,16 @@ def parameters_by_module(config: ModelConfig) -> dict[str, ModuleParameters]:
     F, up = config.resolved_hidden_dim, 2 if config.mlp == "swiglu" else 1
     attention = D * (q_width + kv_width) + q_width * D
     attention += q_width + kv_width if config.attention_bias else 0
+    attention += D if config.attention_out_bias else 0
     mlp = D * up * F + F * D + (up * F + D if config.mlp_bias else 0)
     norms = 2 * D + (2 * dh if config.qk_norm else 0)
+    head_rows = 0 if config.tie_embeddings else D
     one = ModuleParameters(
         embedding=config.vocab_size * D,
         attention=L * attention,
         mlp=L * mlp,
         norms=L * norms + D,
-        head=0 if config.tie_embeddings else (config.vocab_size - 1) * D,
+        head=(config.vocab_size - 1) * (head_rows + config.head_bias),
     )
     names = (SHARED,) if config.modules == "shared" else ("plan", "execution")
     return dict.fromkeys(names, one)
@@ -84,6 +86,8 @@ class PartShape:
         clean, noisy: tokens of each stream; ``noisy`` is 0 for next-token prediction.
         predicted: tokens that the last block's output, its MLP and the head run for.
         clean_pairs, noisy_pairs: (query, key) pairs of each stream's attention.
+        ahead: tokens that clean ones predict beside a noisy stream (a shifted head); None: the
+            clean pass ends at the last block's keys.
     """
 
     clean: float
@@ -91,6 +95,7 @@ class PartShape:
     predicted: float
     clean_pairs: float
     noisy_pairs: float
+    ahead: float | None = None
 
 
 def shapes_of_batch(batch: Batch, read: bool = False) -> tuple[PartShape, ...]:
@@ -116,12 +121,17 @@ def shapes_of_batch(batch: Batch, read: bool = False) -> tuple[PartShape, ...]:
             PartShape(
                 clean=part.clean.ids.numel(),
                 noisy=noisy,
-                predicted=int((part.weight > 0).sum()),
+                predicted=_count(part.prediction),
                 clean_pairs=pairs[0],
                 noisy_pairs=pairs[1] if noisy else 0,
+                ahead=None if part.ahead is None else _count(part.ahead),
             )
         )
     return tuple(shapes)
+
+
+def _count(prediction: Prediction) -> int:
+    return int((prediction.weight > 0).sum())
 
 
 @dataclass(frozen=True)
@@ -244,7 +254,11 @@ def token_operations(config: ModelConfig) -> tuple[int, int, int]:
 
 
 def pass_operations(
-    config: ModelConfig, tokens: float, pairs: float, predicted: float | None
+    config: ModelConfig,
+    tokens: float,
+    pairs: float,
+    predicted: float | None,
+    last: tuple[float, float] | None = None,
 ) -> Operations:
     """One call of the network.
 
@@ -253,17 +267,20 @@ def pass_operations(
         pairs: (query, key) pairs of one block's attention.
         predicted: tokens of which logits are made, and for which alone the last block's output
             and MLP run; None: the pass ends at the last block's keys (``keys_only``).
+        last: queries that the last block makes, and their pairs, where those are fewer.
     """
     query, key_value, rest = token_operations(config)
-    depth, width = config.n_layers, config.n_heads * config.resolved_head_dim
-    inner = depth - 1  # blocks that run whole
-    layers = inner if predicted is None else depth
-    matrices = tokens * (depth * key_value + layers * query + inner * rest)
+    width = 4 * config.n_heads * config.resolved_head_dim  # operations of a pair
+    inner = config.n_layers - 1  # blocks that run whole
+    matrices = tokens * (key_value + inner * (query + key_value + rest))
+    attention = inner * width * pairs
     head = 0.0
     if predicted is not None:
-        matrices += predicted * rest
+        queries, last_pairs = last or (tokens, pairs)
+        matrices += queries * query + predicted * rest
+        attention += width * last_pairs
         head = predicted * 2 * config.dim * (config.vocab_size - 1)
-    return Operations(matrices, layers * 4 * width * pairs, head)
+    return Operations(matrices, attention, head)
 
 
 def forward_operations(config: ModelConfig, parts: Iterable[PartShape]) -> Operations:
@@ -275,7 +292,7 @@ def forward_operations(config: ModelConfig, parts: Iterable[PartShape]) -> Opera
     total = Operations()
     for part in parts:
         if part.noisy:
-            total += pass_operations(config, part.clean, part.clean_pairs, None)
+            total += pass_operations(config, part.clean, part.clean_pairs, part.ahead)
             total += pass_operations(config, part.noisy, part.noisy_pairs, part.predicted)
         else:
             total += pass_operations(config, part.clean, part.clean_pairs, part.predicted)
@@ -296,7 +313,8 @@ def backward_operations(
     if not recomputed:
         return twice
     n_classes = config.vocab_size - 1
-    again = sum(p.predicted for p in parts if not keeps_logits(int(p.predicted), n_classes))
+    predicted = [int(p.predicted + (p.ahead or 0)) for p in parts]
+    again = sum(n for n in predicted if not keeps_logits(n, n_classes))
     return twice + Operations(head=again * 2 * config.dim * n_classes)
 
 
@@ -400,7 +418,9 @@ def sampling_cost(
                 run = pending + size
                 left = size - step * size // n_steps
                 predicted = left if asked == "masked" else 1
-                total += pass_operations(config, run, run * (cached + run), predicted)
+                keys = cached + run
+                last = (predicted, predicted * keys)
+                total += pass_operations(config, run, run * keys, predicted, last)
                 evaluations, tokens = evaluations + 1, tokens + run
                 cached, pending = cached + pending, 0
             pending = size
@@ -409,7 +429,7 @@ def sampling_cost(
 
 def _next_token_cost(config: ModelConfig, problem: Lengths) -> SamplingCost:
     n, q = sum(problem.segments), problem.question
-    total = pass_operations(config, q, q * q, 1)
+    total = pass_operations(config, q, q * q, 1, (1, q))
     for seen in range(q + 1, q + n):
         total += pass_operations(config, 1, seen, 1)
     return SamplingCost(total, n, q + n - 1)

@@ -21,9 +21,13 @@ KEEP = 1 << 25
 
 
 def linear_cross_entropy(
-    hidden: Tensor, head: Tensor, targets: Tensor, n_classes: int | None = None
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    n_classes: int | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """-log softmax(hidden @ head[:n_classes].T)[targets] for every token.
+    """-log softmax(hidden @ head[:n_classes].T + bias)[targets] for every token.
 
     Products run in the autocast dtype where autocast is on, everything else in at least float32.
 
@@ -33,6 +37,7 @@ def linear_cross_entropy(
         targets: [M] int64 in [0, n_classes).
         n_classes: rows of ``head`` that are classes, the first ones; None: all. (Slicing the table
             outside would cost a second table of gradients.)
+        bias: [n_classes], or None.
 
     Returns:
         [M] losses in nats, float32 (float64 for float64 input).
@@ -40,7 +45,7 @@ def linear_cross_entropy(
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     n_classes = len(head) if n_classes is None else n_classes
-    return _LinearCrossEntropy.apply(hidden, head, targets, n_classes, dtype)
+    return _LinearCrossEntropy.apply(hidden, head, bias, targets, n_classes, dtype)
 
 
 def keeps_logits(n_tokens: int, n_classes: int) -> bool:
@@ -67,6 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         head: Tensor,
+        bias: Tensor | None,
         targets: Tensor,
         n_classes: int,
         dtype: torch.dtype,
@@ -78,6 +84,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         target_logit = torch.zeros_like(log_sum)
         for part in _slices(len(x), n_classes):
             logits = x @ head[part].to(dtype).T  # [M, width]
+            if bias is not None:
+                logits += bias[part].to(dtype)
             if keeps_logits(len(x), n_classes):
                 kept.append(logits)
             logits = logits.to(exact)
@@ -85,29 +93,37 @@ class _LinearCrossEntropy(torch.autograd.Function):
             inside = (targets >= part.start) & (targets < part.stop)
             place = torch.where(inside, targets - part.start, 0)
             target_logit += torch.where(inside, logits.gather(1, place[:, None])[:, 0], 0)
-        ctx.save_for_backward(x, head, targets, log_sum, *kept)
+        ctx.save_for_backward(x, head, bias, targets, log_sum, *kept)
         ctx.dtype, ctx.n_classes = hidden.dtype, n_classes
         return log_sum - target_logit
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, head, targets, log_sum, *kept = ctx.saved_tensors
+        x, head, bias, targets, log_sum, *kept = ctx.saved_tensors
         # With P = softmax - one-hot, d/dx = g * (P @ W) and d/dW = P.T @ (g * x): the gradient g of
         # the losses scales rows of width D, never the V columns of P.
         scaled = (x * gradient[:, None]).to(x.dtype)
         x_gradient = torch.zeros(x.shape, dtype=log_sum.dtype, device=x.device)
-        head_gradient = None
+        head_gradient = bias_gradient = None
         if ctx.needs_input_grad[1]:
             head_gradient = torch.empty_like(head)
             head_gradient[ctx.n_classes :] = 0
+        if ctx.needs_input_grad[2]:
+            bias_gradient = torch.empty_like(bias)
         for i, part in enumerate(_slices(len(x), ctx.n_classes)):
             weight = head[part].to(x.dtype)
             logits = kept[i] if kept else x @ weight.T
+            if bias is not None and not kept:
+                logits += bias[part].to(x.dtype)
             p = (logits.to(log_sum.dtype) - log_sum[:, None]).exp_()  # [M, width]
-            row = ((targets >= part.start) & (targets < part.stop)).nonzero()[:, 0]
-            p[row, targets[row] - part.start] -= 1
+            inside = (targets >= part.start) & (targets < part.stop)
+            place = torch.where(inside, targets - part.start, 0)
+            p.scatter_add_(1, place[:, None], -inside.to(p.dtype)[:, None])
             p = p.to(x.dtype)
             x_gradient += p @ weight
             if head_gradient is not None:
                 head_gradient[part] = p.T @ scaled
-        return (x_gradient * gradient[:, None]).to(ctx.dtype), head_gradient, None, None, None
+            if bias_gradient is not None:
+                bias_gradient[part] = (p.T @ gradient.to(p.dtype)).to(bias.dtype)
+        x_gradient = (x_gradient * gradient[:, None]).to(ctx.dtype)
+        return x_gradient, head_gradient, bias_gradient, None, None, None

@@ -36,6 +36,19 @@ class Tags(NamedTuple):
     block: Tensor
 
 
+class Tiles(NamedTuple):
+    """Which tiles of keys each tile of queries reads, as FlexAttention's ``BlockMask`` has it.
+
+    [N, 1, query tiles] numbers and [N, 1, query tiles, key tiles] indices, int32, of the tiles
+    read in part and of those read whole.
+    """
+
+    number: Tensor
+    index: Tensor
+    whole_number: Tensor
+    whole_index: Tensor
+
+
 PADDING = -1
 """Document of padding tokens: they see one another (so that no softmax is empty), nothing else."""
 UNUSED = -2

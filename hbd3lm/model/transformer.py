@@ -16,6 +16,7 @@ Shapes: N rows, L tokens of this pass, Lk tokens seen, D = dim, H heads, dh = he
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -56,6 +57,15 @@ class Past(NamedTuple):
         return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
 
 
+class AttentionObserver(Protocol):
+    """Looks on while the network attends: see ``evaluate/attention_mass.py``."""
+
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, mixed: Tensor
+    ) -> None:
+        """``mixed`` [N, L, H * dh] is what the layer's heads have read."""
+
+
 class RMSNorm(nn.RMSNorm):
     """RMSNorm in the dtype of its input: mixed dtypes have no fused kernel."""
 
@@ -69,15 +79,33 @@ def make_norm(config: ModelConfig, dim: int) -> nn.Module:
     return RMSNorm(dim, eps=config.norm_eps)
 
 
-def rotary_tables(position: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+def rotary_frequencies(config: ModelConfig, device: torch.device | None = None) -> Tensor:
+    """Angle a position [dh / 2], float32: base^(-2i / dh), stretched as in Llama 3.1 if so asked.
+
+    There, rotations slower than ``length / low`` positions a turn are slowed by ``factor``, those
+    faster than ``length / high`` stay, and between the two the share goes over linearly in the
+    turns made over ``length``.
+    """
+    dh = config.resolved_head_dim
+    # Rounded as everywhere else: a reciprocal of a power, in float32.
+    exponent = torch.arange(0, dh, 2, dtype=torch.float32, device=device) / dh
+    frequency = 1.0 / config.rope_base**exponent
+    if config.rope_scaling is None:
+        return frequency
+    factor, low, high, length = config.rope_scaling
+    turns = length / (2 * math.pi / frequency)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * frequency / factor + kept * frequency
+
+
+def rotary_tables(position: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines [N, 1, L, dh] of positions [N, L] (RoPE, Su et al., 2021).
+
+    ``frequency`` [dh / 2] as :func:`rotary_frequencies` gives it.
 
     Half-split convention: the pairs are (i, i + dh/2). Both halves hold the pair's angle; the sine
     is negative in the first.
     """
-    frequency = base ** (
-        -torch.arange(0, head_dim, 2, dtype=torch.float32, device=position.device) / head_dim
-    )
     angle = position.float()[:, None, :, None] * frequency
     cos, sin = angle.cos(), angle.sin()
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
@@ -87,6 +115,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (i, i + dh/2) of x [N, H, L, dh] by the angles of the tables."""
     # The tables are float32, so the arithmetic is, too.
     return (x * cos + x.roll(x.shape[-1] // 2, -1) * sin).type_as(x)
+
+
+def _take(x: Tensor, places: Tensor, dim: int = 1) -> Tensor:
+    """x [N, ..., L, ...] -> [N, ..., S, ...]: along ``dim`` the ``places`` [N, S] of each row."""
+    shape = [1] * x.dim()
+    shape[0], shape[dim] = places.shape
+    return torch.take_along_dim(x, places.view(shape), dim)
 
 
 class Attention(nn.Module):
@@ -99,7 +134,7 @@ class Attention(nn.Module):
         widths = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim)
         self.wq = nn.Linear(config.dim, widths[0], bias=config.attention_bias)
         self.wkv = nn.Linear(config.dim, 2 * widths[1], bias=config.attention_bias)
-        self.wo = nn.Linear(widths[0], config.dim, bias=False)
+        self.wo = nn.Linear(widths[0], config.dim, bias=config.attention_out_bias)
         if config.qk_norm:
             self.q_norm = RMSNorm(self.head_dim, eps=config.norm_eps)
             self.k_norm = RMSNorm(self.head_dim, eps=config.norm_eps)
@@ -158,6 +193,9 @@ class Stack(nn.Module):
         self.head = None
         if not config.tie_embeddings:
             self.head = nn.Linear(config.dim, self.n_classes, bias=False)
+        self.output_bias = None
+        if config.head_bias:
+            self.output_bias = nn.Parameter(torch.zeros(self.n_classes))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -189,6 +227,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.attention_backend = attention
+        self.observer: AttentionObserver | None = None
+        """Called in every layer that attends, where one is set."""
         names = (SHARED,) if config.modules == "shared" else ("plan", "execution")
         self.stacks = nn.ModuleDict({name: Stack(config) for name in names})
 
@@ -211,21 +251,24 @@ class Transformer(nn.Module):
             tokens: [N, L].
             past: keys and values of earlier tokens; of any module, layer by layer.
             module: which stack's weights run these tokens.
-            select: bool [N, L]; hidden states are computed and returned for these only.
+            select: hidden states are computed and returned for these only: bool [N, L]; or int64
+                [M], places in the flattened [N * L]; or int64 [N, S], S places in every row, whose
+                queries alone the last block then makes.
             keys_only: skip all that does not end in keys and values (the last block's queries,
                 output and MLP): for clean tokens that predict nothing.
             embedded: [N, L, D] what :meth:`embed` gives for ``tokens.ids``, if known already.
 
         Returns:
-            hidden states [N, L, D] after the final norm ([M, D] with ``select``; None with
-            ``keys_only``), and the past that now includes these tokens.
+            hidden states [N, L, D] after the final norm ([M, D] or [N, S, D] with ``select``; None
+            with ``keys_only``), and the past that now includes these tokens.
         """
         stack, config = self.stacks[module], self.config
         x = stack.embedding(tokens.ids) if embedded is None else embedded  # [N, L, D]
-        cos, sin = rotary_tables(tokens.position, config.resolved_head_dim, config.rope_base)
+        cos, sin = rotary_tables(tokens.position, rotary_frequencies(config, x.device))
         tags = tokens.tags if past is None else past.join_tags(tokens.tags)
         backend = choose_backend(self.attention_backend, x.device, x.shape[1])
-        mask = None
+        by_row = select is not None and select.dim() == 2 and select.dtype == torch.int64
+        queries, mask = tokens.tags, None
         keys, values = [], []
         last = len(stack.blocks) - 1
         for i, block in enumerate(stack.blocks):
@@ -237,13 +280,21 @@ class Transformer(nn.Module):
             values.append(v)
             if keys_only and i == last:
                 return None, Past(tags, keys, values)
+            if by_row and i == last:
+                # Nobody reads the last block's other outputs: no queries for them.
+                x, normed = _take(x, select), _take(normed, select)
+                cos, sin = _take(cos, select, 2), _take(sin, select, 2)
+                queries, mask = Tags(*(_take(tag, select) for tag in queries)), None
             q = block.attention.queries(normed, cos, sin)
             if mask is None:
-                mask = build_mask(tokens.tags, tags, backend, q.dtype)
+                tiles = tokens.tiles if queries is tokens.tags else None
+                mask = build_mask(queries, tags, backend, q.dtype, tiles)
             mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
-            if select is not None and i == last:
-                # Nobody reads the last block's other outputs: drop them before the matrices.
-                mixed, x = mixed[select], x[select]
+            if self.observer is not None:
+                self.observer(i, q, k, v, mask, mixed)
+            if select is not None and not by_row and i == last:
+                # Here they have been made, row by row, but go no further.
+                mixed, x = (t.flatten(0, 1)[select.flatten()] for t in (mixed, x))
             x = x + block.dropout(block.attention.wo(mixed))
             x = x + block.dropout(block.mlp(block.mlp_norm(x)))
         return stack.norm(x), Past(tags, keys, values)
@@ -255,16 +306,21 @@ class Transformer(nn.Module):
     def cross_entropy(self, hidden: Tensor, targets: Tensor, module: str = SHARED) -> Tensor:
         """-log p(target) for every token, in nats: hidden [M, D], targets [M] -> float32 [M]."""
         stack = self.stacks[module]
-        return linear_cross_entropy(hidden, stack.output_table, targets, stack.n_classes)
+        return linear_cross_entropy(
+            hidden, stack.output_table, targets, stack.n_classes, stack.output_bias
+        )
 
     def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
         """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""
-        return F.linear(hidden, self.stacks[module].output_weight.type_as(hidden))
+        stack = self.stacks[module]
+        bias = None if stack.output_bias is None else stack.output_bias.type_as(hidden)
+        return F.linear(hidden, stack.output_weight.type_as(hidden), bias)
 
     def count_parameters(self, embeddings: bool = True) -> int:
         """Number of weights; without the embedding tables (and untied heads) if so asked."""
         return sum(
             parameter.numel()
             for name, parameter in self.named_parameters()
-            if embeddings or not (".embedding." in name or ".head." in name)
+            if embeddings
+            or not any(part in name for part in (".embedding.", ".head.", ".output_bias"))
         )

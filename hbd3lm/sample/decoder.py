@@ -7,6 +7,9 @@ block, leaves when the last one has ended, and the next problem takes its row.
 A finished block enters the cache with the keys and values of its *clean* tokens. That costs no
 extra pass: the pass that commits it is also the first denoising step of the next block, since
 under the mask rule [finished block (clean), next block (noisy)] is just more tokens.
+
+Under a shifted head a position predicts the token after it, and the clean token before a block its
+first one. That token is committed once, so its hidden state is kept while the block lasts.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from hbd3lm.sample.strategies import (
     pick_tokens,
     token_uniforms,
 )
+from hbd3lm.sample.trajectory import Event
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,14 @@ class Sample:
         segments: token ids of each sampled segment, without end token and fill.
         ended: whether the segment wrote its end token (False: it ran into its cap).
         evaluations: network passes this problem took part in.
+        trajectory: what each of them decided, if that was recorded.
     """
 
     problem: int
     segments: dict[str, list[int]] = field(default_factory=dict)
     ended: dict[str, bool] = field(default_factory=dict)
     evaluations: int = 0
+    trajectory: list[Event] | None = None
 
 
 @dataclass
@@ -86,13 +92,23 @@ class Statistics:
     """Token positions computed, padding included."""
 
 
+@dataclass(frozen=True)
+class _Clean:
+    """Tokens to be committed: the module that runs them; ids, positions and ordinals, each [n]."""
+
+    module: str
+    ids: np.ndarray
+    position: np.ndarray
+    ordinal: np.ndarray
+
+
 @dataclass
 class _Row:
     """A problem in flight."""
 
     sample: Sample
     segments: list[SegmentSpec]  # still to be written, the current one first
-    pending: list[tuple[str, np.ndarray, np.ndarray]]  # (module, ids, blocks) to commit
+    pending: list[_Clean]
     position: int  # of the first token after the pending ones
     ordinal: int  # of the current block
     written: list[int] = field(default_factory=list)  # of the current segment
@@ -119,6 +135,9 @@ class Decoder:
     ) -> None:
         self.net, self.layout, self.ids, self.config = net, layout, ids, config
         self.autoregressive = autoregressive
+        self.shift = net.config.shift and not autoregressive
+        # Every clean token is then a block of its own: the mask rule is the causal mask.
+        self.causal = net.config.causal_context or autoregressive
         self.strategy = make_strategy(config)
         self.device = next(net.parameters()).device
         self.mixed = resolve_precision(config.precision) == "bf16-mixed"
@@ -130,6 +149,7 @@ class Decoder:
         prompts: Sequence[Prompt],
         stop_after: str | None = None,
         on_done: Callable[[Sample], None] | None = None,
+        on_event: Callable[[int, Event], None] | None = None,
     ) -> list[Sample]:
         """One sample per prompt, in the order of the prompts.
 
@@ -137,9 +157,12 @@ class Decoder:
             prompts: any number; ``config.batch_size`` of them are in flight at a time.
             stop_after: name of the last segment to write (``"plan"`` for plans only).
             on_done: called with each sample as it is finished.
+            on_event: called with the problem and what a pass decided for it, as it happens.
         """
         if not prompts:
             return []
+        self.on_event = on_event
+        self.recording = self.config.trajectory or on_event is not None
         # One context for all passes: weights are rounded once.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             return self._sample(prompts, stop_after, on_done)
@@ -159,6 +182,7 @@ class Decoder:
         self.size = np.zeros(n_rows, dtype=np.int64)  # its length; 0: no block yet
         self.step = np.zeros(n_rows, dtype=np.int64)
         self.rows: list[_Row | None] = [None] * n_rows
+        self.before: Tensor | None = None  # shifted: [n_rows, D] hidden states before the blocks
         owner = [-1] * n_rows
         while True:
             for r, row in enumerate(self.rows):
@@ -184,10 +208,9 @@ class Decoder:
         """Lay the prompt into row ``r``: question and given segments are clean tokens."""
         self.cache.clear(r)
         question = np.asarray(prompt.question)
-        n_question = len(question)
-        blocks = np.zeros(n_question, dtype=np.int64)
-        pending = [(self.net.module_of(self.layout.segments[0].name), question, blocks)]
-        position, ordinal, to_write = n_question, 1, []
+        position, ordinal, to_write = len(question), 1, []
+        module = self.net.module_of(self.layout.segments[0].name)
+        pending = [self._clean(module, question, 0, np.zeros(position, dtype=np.int64))]
         for spec in self.layout.segments:
             if spec.name in prompt.given and not to_write:
                 ids = np.asarray(prompt.given[spec.name])
@@ -195,18 +218,30 @@ class Decoder:
                 fill = np.full(n_blocks * spec.block_size - len(ids), self.ids.fill)
                 ids = np.concatenate([ids, fill]).astype(np.int64)
                 blocks = ordinal + np.arange(len(ids)) // spec.block_size
-                pending.append((self.net.module_of(spec.name), ids, blocks))
+                module = self.net.module_of(spec.name)
+                pending += self._lead(pending[-1], module)
+                pending.append(self._clean(module, ids, position, blocks))
                 position, ordinal = position + len(ids), ordinal + n_blocks
             else:
                 to_write.append(spec)
                 if spec.name == stop_after:
                     break
-        if self.autoregressive:
-            # Every token is a block of its own: the mask rule is then the causal mask.
-            everything = np.concatenate([ids for _, ids, _ in pending])
-            pending = [(pending[0][0], everything, np.arange(len(everything)))]
-        self.rows[r] = _Row(Sample(prompt.problem), to_write, pending, position, ordinal)
+        pending += self._lead(pending[-1], self.net.module_of(to_write[0].name))
+        sample = Sample(prompt.problem, trajectory=[] if self.recording else None)
+        self.rows[r] = _Row(sample, to_write, pending, position, ordinal)
         self._open_block(r)
+
+    def _clean(self, module: str, ids: np.ndarray, start: int, block: np.ndarray) -> _Clean:
+        """Tokens from position ``start`` on, of the blocks ``block``."""
+        position = start + np.arange(len(ids))
+        return _Clean(module, ids, position, position if self.causal else block)
+
+    def _lead(self, last: _Clean, module: str) -> list[_Clean]:
+        """What ``module`` reads itself of the tokens before its first: under a shifted head the
+        last one, which predicts it."""
+        if last.module == module or not (self.shift or self.autoregressive):
+            return []
+        return [_Clean(module, last.ids[-1:], last.position[-1:], last.ordinal[-1:])]
 
     def _open_block(self, r: int) -> None:
         self.size[r] = self.rows[r].segments[0].block_size
@@ -221,7 +256,7 @@ class Decoder:
                 continue
             if row.pending:
                 new = row.sample.evaluations == 0  # prompts are longer than blocks
-                kind = (row.pending[0][0], "prompt" if new else "commit")
+                kind = (row.pending[0].module, "prompt" if new else "commit")
             else:
                 kind = (self.net.module_of(row.segments[0].name), "denoise")
             groups.setdefault(kind, []).append(r)
@@ -250,8 +285,9 @@ class Decoder:
         if not row.segments:
             self.rows[r] = None
             return row.sample
-        blocks = np.full(size, row.position if self.autoregressive else row.ordinal)
-        row.pending = [(self.net.module_of(spec.name), ids, blocks)]
+        module = self.net.module_of(spec.name)
+        done = self._clean(module, ids, row.position, np.full(size, row.ordinal))
+        row.pending = [done, *self._lead(done, self.net.module_of(row.segments[0].name))]
         row.position += int(size)
         row.ordinal += 1
         self._open_block(r)
@@ -263,7 +299,7 @@ class Decoder:
         """One network pass over some rows: commit what is pending, denoise the current block."""
         first = self.rows[rows[0]]
         module = (
-            first.pending[0][0] if first.pending else self.net.module_of(first.segments[0].name)
+            first.pending[0].module if first.pending else self.net.module_of(first.segments[0].name)
         )
         committed = [self._take_pending(r, module) for r in rows]
         denoise = np.array(
@@ -273,7 +309,7 @@ class Decoder:
                 for r in rows
             ]
         )
-        n_pending = np.array([len(ids) for ids, _ in committed])
+        n_pending = np.array([len(ids) for ids, _, _ in committed])
         state, asked = None, None
         n_block = 0
         if not self.autoregressive and denoise.any():
@@ -285,44 +321,45 @@ class Decoder:
         ids = np.zeros((len(rows), width + n_block), dtype=np.int64)
         block, position = np.zeros_like(ids), np.zeros_like(ids)
         noisy, real = np.zeros(ids.shape, dtype=bool), np.zeros(ids.shape, dtype=bool)
-        for i, (r, (pending, blocks)) in enumerate(zip(rows, committed)):
-            n, end = len(pending), self.rows[r].position
-            # Whatever is still pending for the other module lies between these and `end`.
-            end -= sum(len(later) for _, later, _ in self.rows[r].pending)
-            ids[i, :n], block[i, :n], real[i, :n] = pending, blocks, True
-            position[i, :n] = np.arange(end - n, end)
+        for i, (pending, places, ordinals) in enumerate(committed):
+            n = len(pending)
+            ids[i, :n], position[i, :n], block[i, :n] = pending, places, ordinals
+            real[i, :n] = True
         if n_block:
             here = slice(width, None)
             offset = np.arange(n_block)
             start = np.array([self.rows[r].position for r in rows])
             ids[:, here] = self.block[rows, :n_block]
             position[:, here] = start[:, None] + offset
-            block[:, here] = np.array([self.rows[r].ordinal for r in rows])[:, None]
+            ordinal = start if self.causal else np.array([self.rows[r].ordinal for r in rows])
+            block[:, here] = ordinal[:, None]
             noisy[:, here] = True
             real[:, here] = (offset < self.size[rows][:, None]) & denoise[:, None]
-        hidden, select = self._run(
-            rows, module, ids, position, noisy, block, real, asked, n_pending
-        )
+        select = self._select(ids.shape, asked, denoise, n_pending)
+        hidden = self._run(rows, module, ids, position, noisy, block, real, select)
         self.cache.commit(self._tensor(rows), self._tensor(n_pending))
         for r in rows:
             self.rows[r].sample.evaluations += 1
+        if self.shift and asked is not None:
+            hidden = self._hidden_before(rows, hidden, select, asked, n_pending)
         if hidden is None:
             return
         logits = self.net.logits(hidden, module)
         if self.autoregressive:
             self._write_next(rows[select.any(1)], logits)
         else:
-            self._write_block(rows, state, asked, logits)
+            self._write_block(rows, state, asked, logits, n_pending > 0)
 
-    def _take_pending(self, r: int, module: str) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and block ordinals of row ``r``'s pending tokens that ``module`` runs."""
+    def _take_pending(self, r: int, module: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, positions and ordinals of row ``r``'s pending tokens that ``module`` runs."""
         row = self.rows[r]
         mine = []
-        while row.pending and row.pending[0][0] == module:
-            mine.append(row.pending.pop(0))
+        while row.pending and row.pending[0].module == module:
+            entry = row.pending.pop(0)
+            mine.append((entry.ids, entry.position, entry.ordinal))
         if not mine:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        return tuple(np.concatenate([entry[i] for entry in mine]) for i in (1, 2))
+            return (np.empty(0, dtype=np.int64),) * 3
+        return tuple(map(np.concatenate, zip(*mine)))
 
     def _block_state(self, rows: np.ndarray) -> BlockState:
         widest = int(self.size[rows].max())
@@ -336,17 +373,43 @@ class Decoder:
             self.size[rows],
         )
 
-    def _run(
-        self, rows, module, ids, position, noisy, block, real, asked, n_pending
-    ) -> tuple[Tensor | None, np.ndarray]:
-        """The pass itself. Returns hidden states at the selected places, and which those are."""
-        select = np.zeros(ids.shape, dtype=bool)
+    def _select(
+        self, shape: tuple[int, int], asked: np.ndarray | None, denoise, n_pending
+    ) -> np.ndarray:
+        """Bool ``shape``: the tokens of a pass whose hidden states are wanted."""
+        select = np.zeros(shape, dtype=bool)
         if asked is not None:
-            select[:, ids.shape[1] - asked.shape[1] :] = asked
-        elif self.autoregressive:
-            # The last pending token predicts the next one.
-            ready = np.array([not self.rows[r].pending for r in rows])
-            select[np.arange(len(rows)), n_pending - 1] = ready
+            here = select[:, shape[1] - asked.shape[1] :]
+            if self.shift:
+                here[:, :-1] = asked[:, 1:]
+            else:
+                here[:] = asked
+        if self.autoregressive or self.shift:
+            # The last pending token predicts the next one, if all before that are there.
+            rows = np.flatnonzero(denoise & (n_pending > 0))
+            select[rows, n_pending[rows] - 1] = True
+        return select
+
+    def _hidden_before(self, rows, hidden: Tensor | None, select, asked, n_pending) -> Tensor:
+        """Hidden states [M, D] that predict the asked tokens: of the tokens before them."""
+        n_block = asked.shape[1]
+        width = select.shape[1] - n_block
+        if hidden is None:  # the first tokens alone are asked, whose predictions are known
+            return self.before[self._tensor(rows[np.nonzero(asked)[0]])]
+        table = hidden.new_zeros(*select.shape, hidden.shape[-1])
+        table[self._tensor(select)] = hidden
+        if self.before is None:
+            self.before = hidden.new_zeros(len(self.rows), hidden.shape[-1])
+        ends = np.flatnonzero(select[:, :width].any(1))
+        self.before[self._tensor(rows[ends])] = table[
+            self._tensor(ends), self._tensor(n_pending[ends] - 1)
+        ]
+        first = self.before[self._tensor(rows)][:, None]
+        shifted = torch.cat([first, table[:, width : width + n_block - 1]], 1)
+        return shifted[self._tensor(asked)]
+
+    def _run(self, rows, module, ids, position, noisy, block, real, select) -> Tensor | None:
+        """The pass itself: hidden states at the selected places; None where there are none."""
         # Padding asks as the question would (its keys are never seen): no softmax is empty.
         tags = Tags(
             torch.zeros(ids.shape, dtype=torch.long, device=self.device),
@@ -360,11 +423,19 @@ class Decoder:
         self.statistics.positions += ids.size
         if not select.any():
             self.net(tokens, memory, module, keys_only=True)
-            return None, select
-        hidden, _ = self.net(tokens, memory, module, select=self._tensor(select))
-        return hidden, select
+            return None
+        # As places in each row: the last block then makes no other queries.
+        count = select.sum(1)
+        most = int(count.max())
+        places = self._tensor(np.argsort(~select, axis=1, kind="stable")[:, :most])
+        hidden, _ = self.net(tokens, memory, module, select=places)  # [n, most, D]
+        if count.min() == most:
+            return hidden.flatten(0, 1)
+        return hidden[self._tensor(np.arange(most) < count[:, None])]
 
-    def _write_block(self, rows, state: BlockState, asked: np.ndarray, logits: Tensor) -> None:
+    def _write_block(
+        self, rows, state: BlockState, asked: np.ndarray, logits: Tensor, commits: np.ndarray
+    ) -> None:
         """Turn predictions into tokens, where the strategy decides so."""
         place = np.nonzero(asked)
         u = token_uniforms(
@@ -378,13 +449,42 @@ class Decoder:
         decided = self.strategy.decide(state, asked, confidence)
         n_block = asked.shape[1]
         self.block[rows, :n_block] = np.where(decided, picked, self.block[rows, :n_block])
+        if self.recording:
+            for i in np.flatnonzero(decided.any(1)):
+                self._record(
+                    rows[i], state.step[i], decided[i].nonzero()[0], confidence[i], commits[i]
+                )
 
     def _write_next(self, rows: np.ndarray, logits: Tensor) -> None:
         problem = np.array([self.rows[r].sample.problem for r in rows])
         ordinal = np.array([self.rows[r].ordinal for r in rows])
         u = token_uniforms(self.config.seed, problem, ordinal, np.zeros_like(ordinal))
-        tokens, _ = pick_tokens(logits, self.config.temperature, self.config.top_p, u)
+        tokens, probability = pick_tokens(logits, self.config.temperature, self.config.top_p, u)
         self.block[rows, 0] = tokens.cpu().numpy()
+        if self.recording:
+            # The token before is always committed by the pass that predicts from it.
+            for r, p in zip(rows, probability.cpu().numpy()):
+                self._record(r, 1, np.zeros(1, dtype=np.int64), np.atleast_1d(p), True)
+
+    def _record(
+        self, r: int, step: int, places: np.ndarray, confidence: np.ndarray, commits: bool
+    ) -> None:
+        """Note what the pass just made decided at ``places`` of row ``r``'s block."""
+        row = self.rows[r]
+        start = len(row.written)
+        event = Event(
+            row.segments[0].name,
+            start // int(self.size[r]),
+            int(step),
+            tuple((start + places).tolist()),
+            tuple(self.block[r, places].tolist()),
+            tuple(confidence[places].tolist()),
+            row.sample.evaluations,
+            bool(commits),
+        )
+        row.sample.trajectory.append(event)
+        if self.on_event is not None:
+            self.on_event(row.sample.problem, event)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

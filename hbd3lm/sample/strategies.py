@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hbd3lm.errors import UserError
@@ -24,6 +25,9 @@ METHODS = ("first_hitting", "ancestral", "confidence")
 
 # Last key of a random number: what it decides.
 _ORDER, _TOKEN = 1, 2
+
+RUN = 256
+"""Tokens of the vocabulary whose probabilities are summed at a time when one is drawn."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class SamplingConfig:
     but rounded differently in other company; ``auto``: bf16 where the hardware has it."""
     seed: int = 0
     """Of the random numbers."""
+    trajectory: bool = False
+    """Record what every pass decides; the samples stay the same to the bit."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -207,22 +213,40 @@ def pick_tokens(
         tokens [M] and the probability the (tempered, full) distribution gives them [M].
     """
     if temperature == 0:
-        log_p = logits.float().log_softmax(-1)
-        best, token = log_p.max(-1)
-        return token, best.exp()
-    p = (logits.float() / temperature).softmax(-1)
+        best, token = logits.max(-1)
+        # softmax(best) = 1 / sum exp(logits - best)
+        return token, 1 / (logits.float() - best.float()[:, None]).exp_().sum(-1)
+    tempered = logits.float() if temperature == 1 else logits.float() / temperature
+    p = tempered.softmax(-1)
     allowed = p
     if top_p < 1:
         ordered, order = p.sort(-1, descending=True)
         # Keep a token if the mass before it has not yet reached top_p.
         keep = ordered.cumsum(-1) - ordered < top_p
         allowed = torch.zeros_like(p).scatter(-1, order, ordered * keep)
-    cumulative = allowed.double().cumsum(-1)
-    target = torch.from_numpy(u).to(p.device)[:, None] * cumulative[:, -1:]
-    # The first token whose cumulative mass exceeds the target, so zero-mass tokens never win.
-    token = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-    token = token.clamp(max=p.shape[-1] - 1)
+    token = _invert(allowed, torch.from_numpy(u).to(p.device))
     return token, p.gather(-1, token[:, None]).squeeze(-1)
+
+
+def _invert(p: Tensor, u: Tensor) -> Tensor:
+    """First index at which the cumulative sum of ``p`` [M, V] exceeds ``u`` [M] times its total.
+
+    Summed in float64, in runs first: only the run in which the sum crosses is looked into.
+    """
+    whole = p.shape[-1] // RUN * RUN
+    runs = p[:, :whole].unflatten(-1, (-1, RUN)).sum(-1, dtype=torch.float64)
+    rest = p[:, whole:].sum(-1, dtype=torch.float64, keepdim=True)
+    before = F.pad(torch.cat([runs, rest], -1).cumsum(-1), (1, 0))  # mass before each run, and all
+    target = (u * before[:, -1])[:, None]
+    run = torch.searchsorted(before[:, 1:].contiguous(), target, right=True)
+    run = run.clamp(max=before.shape[-1] - 2)
+    place = run * RUN + torch.arange(RUN, device=p.device)  # [M, RUN]
+    inside = p.gather(-1, place.clamp(max=p.shape[-1] - 1)).double()
+    inside = torch.where(place < p.shape[-1], inside, 0).cumsum(-1)
+    # Rounding may put the target past the run's end, where a token without mass could stand.
+    end = torch.nextafter(inside[:, -1:], torch.zeros_like(target))
+    target = torch.minimum(target - before.gather(-1, run), end)
+    return (run * RUN + torch.searchsorted(inside, target, right=True)).squeeze(-1)
 
 
 def token_uniforms(

@@ -9,12 +9,13 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hbd3lm.data.batching import StepBatches, pack_rows
+from hbd3lm.data.batching import WINDOW_STEPS, StepBatches, pack_rows
 from hbd3lm.diffusion.corruption import Noise
 from hbd3lm.diffusion.likelihood import EvaluationBatch, EvaluationBatches
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.model.batch import Batch
 from hbd3lm.model.layout import Document
+from hbd3lm.model.static import count_tokens, fill_up, plan_capacity, row_sizes
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.preemption import ignore_in_worker
 
@@ -52,34 +53,68 @@ class TrainingBatches(Dataset):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        tiles: bool = False,
     ) -> None:
         self.documents, self.objective, self.config = documents, objective, config
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        step_size = config.batch_size * config.accumulate * world_size
-        self.steps = StepBatches([len(document) for document in documents], step_size, seed)
+        self.seed, self.rank, self.world_size, self.tiles = seed, rank, world_size, tiles
+        self.slices = config.accumulate * world_size  # of an optimiser step
+        self.packed = config.batching == "pack"
+        lengths = [len(document) for document in documents]
+        step_size = config.batch_size * self.slices
+        self.steps = StepBatches(lengths, step_size, seed, alike=self.packed)
         self.real_tokens = np.array([int(document.real.sum()) for document in documents])
+        if self.packed:
+            self._plan_shape()
 
     def __len__(self) -> int:
         return self.config.max_steps * self.config.accumulate
 
     def __getitem__(self, index: int) -> TrainingBatch:
         step, micro = divmod(index, self.config.accumulate)
-        chosen = self.steps[step]
-        documents = [self.documents[i] for i in chosen]
-        noises = self.objective.training_noise(
-            documents, np.random.default_rng([self.seed, 2, step]), step
-        )
-        start = (micro * self.world_size + self.rank) * self.config.batch_size
-        mine = slice(start, start + self.config.batch_size)
-        batch = self._assemble(documents[mine], noises[mine])
+        chosen, noises = self._step(step)
+        batch = self._slice(chosen, noises, micro * self.world_size + self.rank)
+        if self.packed:
+            batch = fill_up(batch, self.capacity, self.tiles)
         return TrainingBatch(batch, float(self.real_tokens[chosen].sum()))
 
-    def _assemble(self, documents: list[Document], noises: list[Noise]) -> Batch:
+    def _step(self, step: int) -> tuple[np.ndarray, list[Noise]]:
+        """Indices of the documents of an optimiser step, and their noise."""
+        chosen = self.steps[step]
+        documents = [self.documents[i] for i in chosen]
+        rng = np.random.default_rng([self.seed, 2, step])
+        return chosen, self.objective.training_noise(documents, rng, step)
+
+    def _slice(self, chosen: np.ndarray, noises: list[Noise], number: int) -> Batch:
+        """One of the slices that processes and micro-batches divide a step into."""
+        size = self.config.batch_size
+        mine = slice(number * size, (number + 1) * size)
         rows = None
-        if self.config.batching == "pack":
-            capacity = self.objective.layout.max_len
-            rows = pack_rows([len(document) for document in documents], capacity)
-        return self.objective.assemble(documents, noises, rows)
+        if self.packed:
+            mine = slice(number, None, self.slices)  # every slice with short and long documents
+            rows = pack_rows(self.sizes[chosen[mine]], self.row_sizes)
+        return self.objective.assemble(
+            [self.documents[i] for i in chosen[mine]], noises[mine], rows
+        )
+
+    def _plan_shape(self) -> None:
+        """The shape of all packed batches: from the documents and the first steps.
+
+        The same in every process, and after every interruption.
+        """
+        sizes = []
+        for document in self.documents:
+            n = len(document.targets)
+            # Everything masked: no draw of the noise has more tokens.
+            noise = Noise(np.ones(n, dtype=bool), np.ones(n, dtype=np.float32))
+            sizes.append(count_tokens(self.objective.assemble([document], [noise])))
+        self.sizes = np.array(sizes)  # [documents, streams]
+        length = self.config.pack_len or 2 * self.objective.layout.max_len
+        self.row_sizes = row_sizes(self.sizes.mean(0).tolist(), self.sizes.max(0).tolist(), length)
+        steps = [self._step(step) for step in range(min(WINDOW_STEPS, self.config.max_steps))]
+        self.capacity = plan_capacity(
+            self.row_sizes,
+            (self._slice(*step, number) for step in steps for number in range(self.slices)),
+        )
 
 
 class RemainingSteps(Sampler[int]):
@@ -128,8 +163,10 @@ class ProblemData(L.LightningDataModule):
         config: TrainingConfig,
         seed: int,
         num_workers: int = 0,
+        tiles: bool = False,
     ) -> None:
         super().__init__()
+        self.tiles = tiles
         self.train, self.valid, self.objective = train, valid, objective
         self.config, self.seed, self.num_workers = config, seed, num_workers
 
@@ -142,6 +179,7 @@ class ProblemData(L.LightningDataModule):
             self.seed,
             trainer.global_rank,
             trainer.world_size,
+            self.tiles,
         )
         return DataLoader(
             batches,

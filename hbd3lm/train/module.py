@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -39,6 +40,7 @@ class TrainingModule(L.LightningModule):
         config: training settings.
         card: stored in every checkpoint.
         n_valid: number of validation documents.
+        compiled_losses: :func:`negative_log_likelihood` compiled; None: as it is.
     """
 
     def __init__(
@@ -49,10 +51,25 @@ class TrainingModule(L.LightningModule):
         card: ModelCard,
         seed: int,
         n_valid: int,
+        compiled_losses: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.compiled_losses = compiled_losses
         self.net, self.objective, self.config = net, objective, config
         self.card, self.seed, self.n_valid = card, seed, n_valid
+        self.frozen = () if config.freeze is None else (config.freeze,)
+        # Segments whose loss is computed in training: none in which constants alone take part.
+        names = [segment.name for segment in objective.layout.segments]
+        free = [net.module_of(name) not in self.frozen for name in names]
+        self.learnt = range(free.index(True), len(names))
+        self.train()
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """As ever, but frozen modules stay in evaluation mode: constants have no dropout."""
+        super().train(mode)
+        for name in self.frozen:
+            self.net.stacks[name].eval()
+        return self
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         micro = batch_idx % self.config.accumulate
@@ -64,7 +81,9 @@ class TrainingModule(L.LightningModule):
             self.sums = torch.zeros(2, len(self.objective.layout.segments), device=self.device)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        losses = negative_log_likelihood(self.net, batch.batch)  # [documents, segments], nats
+        # [documents, segments], nats
+        compute = self.compiled_losses or negative_log_likelihood
+        losses = compute(self.net, batch.batch, self.frozen)
         self.sums += torch.stack([losses.detach().sum(0), batch.batch.real_tokens.sum(0)])
         if self._is_logged and (batch_idx + 1) % self.config.accumulate == 0:
             self._log_training(batch)
@@ -80,10 +99,13 @@ class TrainingModule(L.LightningModule):
     def _log_training(self, batch: TrainingBatch) -> None:
         """Log the loss of the whole step: every process and micro-batch has other lengths."""
         losses, tokens = self.trainer.strategy.reduce(self.sums, reduce_op="sum")
-        values = {"train/loss": losses.sum() / tokens.sum()}
-        for i, segment in enumerate(self.objective.layout.segments):
-            values[f"train/{segment.name}_loss"] = losses[i] / tokens[i]
+        learnt = slice(self.learnt.start, self.learnt.stop)
+        values = {"train/loss": losses[learnt].sum() / tokens[learnt].sum()}
+        for i in self.learnt:
+            name = self.objective.layout.segments[i].name
+            values[f"train/{name}_loss"] = losses[i] / tokens[i]
         values["train/padding_share"] = batch.batch.padding_share()
+        values["train/head_padding_share"] = batch.batch.head_padding_share()
         values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(values, batch_size=1)
         self.log("loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)

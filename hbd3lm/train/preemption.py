@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 
 import lightning as L
+import torch
 
 EXIT_STATUS = 75
 """Of a program that was asked to stop and saved its state (EX_TEMPFAIL: try again)."""
@@ -59,6 +60,16 @@ class StopSignals:
     def received_anywhere(self, trainer: L.Trainer) -> bool:
         """Has any process been asked to stop? A collective operation: all get the same answer."""
         return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+
+
+def leave_processes() -> None:
+    """Leave the group of processes that trained together, if this process is in one.
+
+    The threads of a group that is still there when the interpreter ends now and then abort it
+    ("terminate called without an active exception").
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def ignore_in_worker(worker: int) -> None:

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from hbd3lm.data.tokenizer import SPECIAL_TOKENS
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
+from hbd3lm.model.attention import choose_backend
 from hbd3lm.model.checkpoint import ModelCard
 from hbd3lm.model.layout import Document
 from hbd3lm.model.precision import resolve_precision
@@ -38,12 +40,15 @@ from hbd3lm.train.checkpoints import (
     SealedCheckpointIO,
     find_checkpoint,
 )
+from hbd3lm.train.compiled import compile_losses
 from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
+from hbd3lm.train.lora import attach, check_lora
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
 from hbd3lm.train.preemption import Preempted, StopSignals
 from hbd3lm.train.sharding import ShardedEMA, ShardedModule, ShardedStrategy
+from hbd3lm.train.start import check_freeze, freeze, start_from
 
 FREE_TO_CHANGE = (
     "max_steps",
@@ -66,6 +71,8 @@ HUSH = (
     ".*your dataloader is not resumable.*",
     # It is reduced already when it is logged.
     ".*It is recommended to use .*sync_dist=True.*",
+    # On purpose: they are frozen.
+    ".*module.s. in eval mode at the start of training.*",
     # A machine with SLURM on it is like any other until srun is used.
     ".*The `srun` command is available on your system.*",
 )
@@ -86,20 +93,27 @@ def train(
     run_dir: str | Path,
     seed: int,
     on_start: Callable[[], None] = lambda: None,
+    fill: Callable[[], dict[str, str]] | None = None,
 ) -> dict:
     """Train, or go on training, and return the summary also written to ``train_summary.json``.
 
     The folder ends up with ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt`` (lowest
     validation NELBO) and ``logs/``. A run that was interrupted goes on as if it had not been.
     ``on_start`` is called by the main process once the folder is found fit for this run.
+    ``training.init_from`` is read where a run begins, not where one goes on; so is ``fill``
+    called, which gives ``net`` other weights and says where they are from.
 
     Raises:
         UserError: the folder holds a run with other settings, the machine lacks what ``trainer``
-            asks for, the disk is full, or the loss stopped being finite.
+            asks for, there is nothing to start from, the disk is full, or the loss stopped being
+            finite.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
         KeyboardInterrupt: Ctrl-C; what was saved before stays.
     """
     check_strategy(config, trainer_config)
+    compiled_losses = compile_losses(config, trainer_config)
+    check_freeze(config, card)
+    check_lora(config, card)
     run_dir = Path(run_dir)
     folder = run_dir / "checkpoints"
     last, best = folder / "last.ckpt", folder / "best.ckpt"
@@ -134,18 +148,35 @@ def train(
         },
     )
     found = find_checkpoint(folder)
-    if found is not None:
-        _check_settings(found, card, config, run_dir)
+    if found is None:
+        if config.init_from is not None:
+            started_from = start_from(config.init_from, net, card)
+        else:
+            started_from = fill() if fill is not None else None
+    else:
+        started_from = found.card.settings.get("started_from")
+        _check_settings(found, card, config, trainer_config, run_dir)
+        if found.step >= config.max_steps:
+            _say(
+                f"{run_dir} holds a finished run of {found.step} steps; with "
+                f"training.max_steps={config.max_steps} there is nothing left to do"
+            )
         if found.damaged:
             _warn(found.warning)
             last_checkpoint.damaged = found.damaged_paths
+    card = replace(card, settings={**card.settings, "started_from": started_from})
+    if config.freeze is not None:
+        freeze(net, config.freeze)
+    attach(net, config.lora, len(SPECIAL_TOKENS))
     resume_from = found.path if found else None
     trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
     module = (ShardedModule if sharded else TrainingModule)(
-        net, objective, config, card, seed, len(valid_documents)
+        net, objective, config, card, seed, len(valid_documents), compiled_losses
     )
+    # What FlexAttention must know of a batch's mask is made where the batch is.
+    tiles = choose_backend(trainer_config.attention, trainer.strategy.root_device) == "flex"
     data = ProblemData(
-        train_documents, valid_documents, objective, config, seed, trainer_config.num_workers
+        train_documents, valid_documents, objective, config, seed, trainer_config.num_workers, tiles
     )
     started = time.perf_counter()
     try:
@@ -188,6 +219,9 @@ def train(
         "resumed_from": str(resume_from) if resume_from else None,
         "seconds": round(time.perf_counter() - started, 1),
         "parameters": net.count_parameters(),
+        "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "frozen": config.freeze,
+        "started_from": started_from,
         "train_problems": len(train_documents),
         "valid_problems": len(valid_documents),
         "precision": str(trainer.precision),
@@ -212,6 +246,11 @@ def _hush() -> Iterator[None]:
 
 
 @rank_zero_only
+def _say(message: str) -> None:
+    print(message, flush=True)
+
+
+@rank_zero_only
 def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
@@ -229,7 +268,13 @@ def _fingerprint(documents: Sequence[Document]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_dir: Path) -> None:
+def _check_settings(
+    found: Found,
+    card: ModelCard,
+    config: TrainingConfig,
+    trainer_config: TrainerConfig,
+    run_dir: Path,
+) -> None:
     """Refuse to go on with a run where that is not asked for, or not possible."""
     if not config.resume:
         raise UserError(
@@ -249,16 +294,13 @@ def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_d
         )
     ]
     # An optimiser's state has another order when it is put together from shares.
-    pairs.append(
-        (
-            "trainer.strategy=fsdp",
-            bool(old.settings.get("sharded")),
-            bool(card.settings.get("sharded")),
-        )
-    )
+    if bool(old.settings.get("sharded")) != bool(card.settings.get("sharded")):
+        strategy = (old.settings.get("trainer") or {}).get("strategy", "not fsdp")
+        was = "fsdp" if old.settings.get("sharded") else strategy
+        pairs.append(("trainer.strategy", was, trainer_config.strategy))
     searched = isinstance(algo, dict) and algo["schedule"] == "searched"
-    before = LATER_SETTINGS | old.settings.get("training", {})
-    now = card.settings.get("training", {})
+    before = LATER_SETTINGS | _leaves(old.settings.get("training", {}))
+    now = LATER_SETTINGS | _leaves(card.settings.get("training", {}))
     pairs += [
         (f"training.{name}", before.get(name), now.get(name))
         for name in sorted(set(before) | set(now))
@@ -271,6 +313,15 @@ def _check_settings(found: Found, card: ModelCard, config: TrainingConfig, run_d
             f"({'; '.join(differences[:4])}); choose another run_dir=..., or repeat its settings "
             f"({run_dir / 'config.yaml'})"
         )
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings with the names of nested ones joined by dots."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping)
+        found |= _leaves(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found
 
 
 def _make_trainer(

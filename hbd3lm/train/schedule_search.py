@@ -78,6 +78,7 @@ def measure_gradient(module: L.LightningModule) -> dict[str, float]:
         config.gradient_draws,
         module.seed,
         module.trainer.global_step,
+        module.frozen,
     )
     values = {"valid/gradient_variance": found.trace}
     if found.squared_norm > 0:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from hbd3lm import cli
-from hbd3lm.commands import doctor, memory_advice, run
-from hbd3lm.commands.doctor import FAIL, OK, WARN, Trial, judge_gradients
+from hbd3lm.commands import doctor, doctor_checks, memory_advice, run
+from hbd3lm.commands.doctor_checks import FAIL, OK, WARN
+from hbd3lm.commands.doctor_trial import Trial, judge_gradients
 from hbd3lm.data.records import HierarchicalExample, write_examples
 from hbd3lm.data.synthetic import generate_problems
 from hbd3lm.data.tokenizer import load_tokenizer
@@ -21,6 +22,7 @@ from hbd3lm.diffusion import objective as objective_module
 from hbd3lm.errors import UserError
 from hbd3lm.model import mask as mask_module
 from hbd3lm.model.layout import plan_execution_layout
+from hbd3lm.train.config import TrainerConfig, TrainingConfig
 
 LAYOUT = plan_execution_layout(64, 32, 64, 4, 4)
 
@@ -82,60 +84,64 @@ def test_test_problems_in_the_training_file_are_found_by_id_and_by_question(sett
     stranger = replace(make_examples(1, "test")[0], id=training[7].id)
     copied = replace(training[3], id="other", question=training[3].question.upper() + " ")
     for leak, named in ((stranger, training[7].id), (copied, training[3].id)):
-        found = doctor.check_leakage(training, ([leak], "test"))
+        found = doctor_checks.check_leakage(training, ([leak], "test"))
         assert (found.status, named in found.remedy) == (FAIL, True)
-    fine = doctor.check_leakage(training, (make_examples(5, "test"), "test"))
+    fine = doctor_checks.check_leakage(training, (make_examples(5, "test"), "test"))
     assert fine.status == OK
-    unknown = doctor.check_leakage(training, "the hub is out of reach")
+    unknown = doctor_checks.check_leakage(training, "the hub is out of reach")
     assert unknown.status == WARN and "the hub is out of reach" in unknown.detail
 
 
 def test_cut_problems_are_counted_and_the_caps_to_raise_named():
     examples = make_examples(120)
     tokenizer = load_tokenizer("gsm")
-    found = doctor.check_lengths(examples, tokenizer, plan_execution_layout(16, 32, 16, 4, 4))
+    found = doctor_checks.check_lengths(
+        examples, tokenizer, plan_execution_layout(16, 32, 16, 4, 4)
+    )
     assert found.status == FAIL
     assert "training.hierarchical.question_len=" in found.remedy
     assert "training.hierarchical.exec_len=" in found.remedy and "plan_len" not in found.remedy
     layout = plan_execution_layout(256, 32, 256, 4, 4)
-    assert doctor.check_lengths(examples, tokenizer, layout).status == OK
+    assert doctor_checks.check_lengths(examples, tokenizer, layout).status == OK
 
 
 def test_repeated_and_shared_problems_are_reported():
     examples = make_examples(130)
-    assert doctor.check_examples(examples[10:], examples[:10]).status == OK
-    doubled = doctor.check_examples([*examples[10:], examples[10]], examples[:10])
+    assert doctor_checks.check_examples(examples[10:], examples[:10]).status == OK
+    doubled = doctor_checks.check_examples([*examples[10:], examples[10]], examples[:10])
     assert (doubled.status, "ids more than once" in doubled.detail) == (WARN, True)
-    shared = doctor.check_examples(examples, [replace(examples[3], id="x")])
+    shared = doctor_checks.check_examples(examples, [replace(examples[3], id="x")])
     assert (shared.status, "also held out" in shared.detail) == (WARN, True)
-    empty = doctor.check_examples([*examples, replace(examples[0], id="x", execution=" ")], [])
+    empty = doctor_checks.check_examples(
+        [*examples, replace(examples[0], id="x", execution=" ")], []
+    )
     assert (empty.status, "without question or execution" in empty.detail) == (FAIL, True)
-    assert doctor.check_examples(examples[:9], examples[9:10]).status == WARN
+    assert doctor_checks.check_examples(examples[:9], examples[9:10]).status == WARN
 
 
 def test_a_tokenizer_that_loses_text_or_is_not_the_runs_is_refused(tmp_path, monkeypatch):
     examples, tokenizer = make_examples(3), load_tokenizer("gsm")
-    assert doctor.check_tokenizer(examples, tokenizer, tmp_path).status == OK
+    assert doctor_checks.check_tokenizer(examples, tokenizer, tmp_path).status == OK
     tokenizer.save(tmp_path / "tokenizer")
-    assert doctor.check_tokenizer(examples, tokenizer, tmp_path).status == OK
+    assert doctor_checks.check_tokenizer(examples, tokenizer, tmp_path).status == OK
     other = load_tokenizer("gsm")
     other.__dict__["fingerprint"] = "0" * 16
-    found = doctor.check_tokenizer(examples, other, tmp_path)
+    found = doctor_checks.check_tokenizer(examples, other, tmp_path)
     assert found.status == FAIL and "choose another run_dir" in found.remedy
     monkeypatch.setattr(tokenizer, "decode", lambda ids: "lost")
-    assert doctor.check_tokenizer(examples, tokenizer, tmp_path / "new").status == FAIL
+    assert doctor_checks.check_tokenizer(examples, tokenizer, tmp_path / "new").status == FAIL
 
 
 def test_a_wrong_mask_is_found(monkeypatch):
-    assert [finding.status for finding in doctor.check_mask(LAYOUT)] == [OK]
+    assert [finding.status for finding in doctor_checks.check_mask(LAYOUT)] == [OK]
     flat = plan_execution_layout(16, 16, 16, 4, 4, with_plan=False)
-    assert [finding.status for finding in doctor.check_mask(flat)] == [OK]
+    assert [finding.status for finding in doctor_checks.check_mask(flat)] == [OK]
     rule = mask_module.may_attend
     monkeypatch.setattr(
         mask_module, "may_attend",
         lambda q, k: rule(q, k) | ((k.block == q.block + 1) & (q.document == k.document)),
     )  # fmt: skip
-    found = doctor.check_mask(LAYOUT)
+    found = doctor_checks.check_mask(LAYOUT)
     assert found[0].status == FAIL and "test_hierarchical_mask.py" in found[0].remedy
 
 
@@ -151,7 +157,7 @@ def test_a_machine_too_small_is_told_before_a_step_is_tried(settings, monkeypatc
 
 
 def test_a_step_that_runs_out_of_memory_is_told_with_the_remedy(settings, monkeypatch):
-    def out_of_memory(net, batch):
+    def out_of_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(objective_module, "negative_log_likelihood", out_of_memory)
@@ -172,7 +178,7 @@ def test_a_full_disk_is_found(tmp_path, monkeypatch):
     for free, expected in ((4 * 125_695, FAIL), (4 * 125_697, WARN), (10**9, OK)):
         usage = SimpleNamespace(free=free)
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, usage=usage: usage)
-        assert doctor.check_disk(cfg, card).status == expected
+        assert doctor_checks.check_disk(cfg, card).status == expected
 
 
 @pytest.mark.parametrize(
@@ -243,3 +249,13 @@ def test_gradients_that_are_zero_or_not_finite_fail_and_rising_losses_warn():
     assert broken.status == FAIL and "32-true" in broken.remedy
     assert judge_gradients(norms, [3.0, float("nan")]).status == FAIL
     assert judge_gradients(norms, [3.0, 6.1]).status == WARN
+
+
+def test_compilation_is_warned_of_where_it_has_not_been_seen_to_pay():
+    packed = TrainingConfig(batching="pack")
+    assert doctor_checks.check_compilation(packed, TrainerConfig(), "cuda") == []
+    for device, words in (("cpu", "no faster"), ("cuda", "never run on a GPU")):
+        (found,) = doctor_checks.check_compilation(packed, TrainerConfig(compile=True), device)
+        assert (found.status, words in found.detail) == (WARN, True)
+    with pytest.raises(UserError, match=r"training\.batching=pack"):
+        doctor_checks.check_compilation(TrainingConfig(), TrainerConfig(compile=True), "cpu")

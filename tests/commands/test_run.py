@@ -155,6 +155,17 @@ def test_every_model_size_is_a_valid_network(model):
     assert build.build_model_config(compose(f"model={model}"), 1000).n_layers > 0
 
 
+def test_separate_modules_are_matched_as_the_setting_says_and_training_tells():
+    separate = ["model=nano", "hierarchical.modules=separate"]
+    like, matched = compose(*separate), compose(*separate, "hierarchical.match=parameters")
+    assert build.build_model_config(like, 4096).dim == 128
+    assert build.build_model_config(matched, 4096).dim < 128
+    assert run._name_model(like) == "nano with separate modules (as many operations as shared)"
+    assert run._name_model(matched) == "nano with separate modules (as many parameters as shared)"
+    frozen = compose(*separate, "training.freeze=plan")
+    assert run._name_model(frozen).endswith(" as shared), plan frozen")
+
+
 @pytest.mark.parametrize(
     "overrides, lengths",
     [
@@ -212,7 +223,10 @@ def test_any_question_reaches_the_sampler_as_typed(text):
         ("modle=nano", "did you mean model?"),  # not mode, which is as near
         ("moel=nano", "did you mean model?"),
         ("mdoe=sample", "did you mean mode?"),
-        ("model=huge", "model=huge: there is no such model; choose from medium, nano, small, tiny"),
+        (
+            "model=huge",
+            "model=huge: there is no such model; choose from medium, nano, pretrained, small, tiny",
+        ),
         ("algo=gan", "choose from ar, flat, hierarchical, mdlm"),
         ("training.max_steps", "write KEY=VALUE"),
     ],
@@ -285,6 +299,16 @@ def test_two_names_of_one_setting_with_one_value_are_no_contradiction():
             "algo.schedule=searched: next-token prediction has",
         ),
         (["training.optimizer=sgd"], "training.optimizer=sgd: choose one of adamw, muon"),
+        (["hierarchical.match=size"], "hierarchical.match=size: choose one of operations, param"),
+        (["hierarchical.match=parameters"], "hierarchical.match=parameters is for"),
+        (["training.freeze=all"], "training.freeze=all: choose one of null, plan, execution"),
+        (["training.freeze=plan"], "training.freeze=plan: with hierarchical.modules=shared"),
+        (["training.freeze=plan", "algo=flat"], "without a plan there is one module only"),
+        (["training.freeze=plan", "algo=ar"], "training.freeze=plan: algo=ar has one causal"),
+        (
+            ["training.freeze=execution", "hierarchical.modules=separate"],
+            "give training.init_from=RUN",
+        ),
         (["trainer.num_workers=-1"], "trainer.num_workers must not be negative, got -1"),
         (["trainer.num_nodes=0"], "trainer.num_nodes must be at least 1, got 0"),
         (["trainer.devices=0"], "trainer.devices must be at least 1, or auto; got 0"),
@@ -494,7 +518,7 @@ def test_a_training_that_runs_out_of_memory_tells_what_to_lower(
 ):
     from hbd3lm.train import module
 
-    def out_of_memory(net, batch):
+    def out_of_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(module, "negative_log_likelihood", out_of_memory)
@@ -673,7 +697,7 @@ def test_help_and_refusals_load_no_heavy_library(argument, status):
         capture_output=True, text=True, timeout=60, cwd=REPOSITORY,
     )  # fmt: skip
     assert result.returncode in (status, None), result.stderr
-    expected = "model: medium, nano, small, tiny" if status == 0 else "did you mean"
+    expected = "model: medium, nano, pretrained, small, tiny" if status == 0 else "did you mean"
     assert expected in result.stdout + result.stderr
 
 

@@ -75,6 +75,21 @@ def test_packing_keeps_every_document_whole_and_no_row_over_capacity(lengths, ca
 
 def test_packing_the_example_by_hand():
     assert pack_rows([3, 7, 5, 2, 4], 10) == [[1, 0], [2, 4], [3]]
+    # The second kind of token decides here.
+    assert pack_rows([(3, 6), (3, 5), (3, 4)], (10, 10)) == [[0, 2], [1]]
+
+
+def test_steps_dealt_out_by_length_have_about_the_same_number_of_tokens():
+    lengths = np.random.default_rng(0).integers(50, 400, size=4000)
+    alike, sorted_ = (StepBatches(lengths, 16, 0, alike=flag) for flag in (True, False))
+    totals = [lengths[alike[step]].sum() for step in range(64)]
+    assert np.std(totals) < 0.05 * np.mean(totals)
+    for window in range(4):
+        steps = range(window * WINDOW_STEPS, (window + 1) * WINDOW_STEPS)
+        assert sorted(np.concatenate([alike[s] for s in steps])) == sorted(
+            np.concatenate([sorted_[s] for s in steps])
+        )
+    assert all((np.diff(lengths[alike[step]]) >= 0).all() for step in range(32))
 
 
 def test_a_document_over_the_capacity_is_refused():

@@ -10,9 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.plain_sampler import full_forward
 from hbd3lm.diffusion.corruption import Noise, noise_by_count
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion, negative_log_likelihood
 from hbd3lm.diffusion.schedule import LogLinearSchedule
+from hbd3lm.diffusion.variance import block_losses
 from hbd3lm.errors import UserError
 from hbd3lm.model.layout import build_document, plan_execution_layout
 from tests.toys import MASK, random_documents, toy_net
@@ -170,7 +172,7 @@ def test_plan_logits_do_not_change_by_a_bit_when_the_execution_does(modules):
     def plan_hidden(change):
         part = batch.parts[0]
         streams = []
-        for stream, segment in ((part.clean, None), (part.noisy, part.segment)):
+        for stream, segment in ((part.clean, None), (part.noisy, part.prediction.segment)):
             ids = stream.ids.clone()
             if change and modules == "shared":
                 if segment is None:
@@ -186,13 +188,15 @@ def test_plan_logits_do_not_change_by_a_bit_when_the_execution_does(modules):
             streams.append(type(stream)(ids, stream.position, stream.tags))
         _, past = net(streams[0], module=part.module, keys_only=True)
         hidden, _ = net(streams[1], past, part.module)
-        return net.logits(hidden, part.module)[(part.segment == 0) & ~part.noisy.is_padding]
+        return net.logits(hidden, part.module)[
+            (part.prediction.segment == 0) & ~part.noisy.is_padding
+        ]
 
     before, after = plan_hidden(False), plan_hidden(True)
     assert torch.equal(before, after)
     # With separate modules the plan's part holds no execution token at all.
     if modules == "separate":
-        assert not (batch.parts[0].segment == 1).any()
+        assert not (batch.parts[0].prediction.segment == 1).any()
 
 
 @torch.no_grad()
@@ -209,6 +213,81 @@ def test_freezing_h_freezes_the_plan_because_l_weights_do_not_touch_it():
     after = negative_log_likelihood(net, batch)
     assert torch.equal(before[:, 0], after[:, 0])
     assert not torch.equal(before[:, 1], after[:, 1])
+
+
+def stretches_before(net, document, layout, block: int) -> list:
+    """The clean past of a block, as the plain sampler has it."""
+    first = net.module_of(layout.segments[0].name)
+    past = [(first, document.question.tolist(), [0] * len(document.question), False)]
+    for b in range(1, block):
+        here = document.block == b
+        module = net.module_of(layout.segments[document.segment[here][0]].name)
+        past.append((module, document.targets[here].tolist(), [b] * here.sum(), False))
+    return past
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("blocks", [(4, 6), (1, 3), (1, 1)])
+def test_the_loss_is_that_of_what_a_sampler_computes(modules, causal, shift, blocks):
+    """Block by block, without the training's two streams: who predicts whom, and what it sees."""
+    layout = plan_execution_layout(8, 12, 12, *blocks)
+    net = toy_net(modules=modules, shift=shift, causal_context=causal).double()
+    objective = BlockDiffusion(layout, MASK, modules, shift=shift, causal_context=causal)
+    documents = random_documents(layout, 4, seed=5)
+    noises = objective.training_noise(documents, np.random.default_rng(6))
+    got = negative_log_likelihood(net, objective.assemble(documents, noises))
+    for document, noise, row in zip(documents, noises, got):
+        expected = torch.zeros(2, dtype=torch.double)
+        for b in range(1, document.n_blocks + 1):
+            here = document.block == b
+            segment = int(document.segment[here][0])
+            module = net.module_of(layout.segments[segment].name)
+            masked = noise.masked[here]
+            ids = np.where(masked, MASK, document.targets[here]).tolist()
+            past = stretches_before(net, document, layout, b)
+            hidden = full_forward(net, [*past, (module, ids, [b] * len(ids), True)])
+            hidden = hidden[-len(ids) - 1 : -1] if shift else hidden[-len(ids) :]
+            log_p = net.logits(hidden, module).log_softmax(-1)
+            loss = -log_p[torch.arange(len(ids)), torch.from_numpy(document.targets[here])]
+            weight = torch.from_numpy(noise.weight[here]).double()
+            expected[segment] += (loss * weight)[torch.from_numpy(masked)].sum()
+        torch.testing.assert_close(row.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_shifted_and_causal_blocks_of_one_are_the_next_token_model():
+    """So that a pretrained model is, before any training, the limit of small blocks."""
+    layout = plan_execution_layout(8, 8, 8, 1, 1)
+    net = toy_net(shift=True, causal_context=True)
+    documents = random_documents(layout, 3, seed=3)
+    diffusion = BlockDiffusion(layout, MASK, shift=True, causal_context=True)
+    losses = []
+    for objective in (diffusion, Autoregressive(layout)):
+        noises = [objective.evaluation_noise(d, 1, np.random.default_rng(0))[0] for d in documents]
+        losses.append(negative_log_likelihood(net, objective.assemble(documents, noises)))
+    assert torch.equal(*losses)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+def test_a_shifted_loss_is_the_same_by_block_and_in_packed_rows(modules):
+    layout = plan_execution_layout(8, 12, 12, 4, 2)
+    net = toy_net(modules=modules, shift=True, causal_context=True)
+    objective = BlockDiffusion(layout, MASK, modules, shift=True, causal_context=True)
+    documents = random_documents(layout, 5, seed=1)
+    noises = objective.training_noise(documents, np.random.default_rng(2))
+    alone = objective.assemble(documents, noises)
+    expected = negative_log_likelihood(net, alone)
+    packed = objective.assemble(documents, noises, [[0, 3], [4, 1, 2]])
+    torch.testing.assert_close(negative_log_likelihood(net, packed), expected)
+    by_block = block_losses(net, alone)
+    torch.testing.assert_close(by_block.by_segment(2), expected)
+    for i, (document, noise) in enumerate(zip(documents, noises)):
+        counts = np.bincount(document.block[noise.masked] - 1, minlength=by_block.loss.shape[1])
+        assert by_block.n_masked[i].tolist() == counts.tolist()
 
 
 @torch.no_grad()

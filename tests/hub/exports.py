@@ -19,6 +19,16 @@ METHODS = {
     "flat": (plan_execution_layout(12, 8, 12, 4, 4, with_plan=False), "diffusion", {}),
     "mdlm": (plan_execution_layout(12, 8, 12, 8, 12), "diffusion", {"mlp": "swiglu"}),
     "ar": (plan_execution_layout(12, 8, 12, 1, 1), "autoregressive", {"tie_embeddings": False}),
+    "shifted": (
+        plan_execution_layout(12, 8, 12, 4, 2),
+        "diffusion",
+        {"shift": True, "causal_context": True, "norm": "rmsnorm"},
+    ),
+    "shifted separate": (
+        plan_execution_layout(12, 8, 12, 4, 4),
+        "diffusion",
+        {"modules": "separate", "shift": True, "tie_embeddings": False},
+    ),
     "separate": (plan_execution_layout(12, 8, 12, 4, 4), "diffusion", {"modules": "separate"}),
 }
 
@@ -60,7 +70,7 @@ def make_documents(layout: Layout, count: int = 3, seed: int = 0) -> list[Docume
 
 def make_batch(card: ModelCard, seed: int = 0):
     """A training batch of the method's objective."""
-    objective = build_objective(card.objective, card.layout, TOKENIZER.mask_id, card.model.modules)
+    objective = build_objective(card.objective, card.layout, TOKENIZER.mask_id, card.model)
     documents = make_documents(card.layout, seed=seed)
     return objective.assemble(
         documents, objective.training_noise(documents, np.random.default_rng(seed))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.plain_sampler import full_forward
 from hbd3lm.errors import UserError
 from hbd3lm.hub.modeling import HBD3LMConfig, HBD3LMModel
 from hbd3lm.model.batch import Tokens
@@ -263,6 +264,28 @@ def test_a_question_and_masks_predict_as_a_sampler_would(method):
     for line, ids, one in zip(logits, rows, expected):
         found = line[len(ids) - len(one) : len(ids)]
         torch.testing.assert_close(found, one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["shifted", "shifted separate"])
+@torch.no_grad()
+def test_under_a_shifted_head_the_position_before_predicts_as_in_the_plain_sampler(method):
+    net, card = make_model(method)
+    model = as_model(net, card)
+    for document in make_documents(card.layout, 4, seed=3):
+        size = card.layout.segments[-1].block_size
+        stretches = [
+            (net.module_of("plan"), document.question.tolist(), [0] * len(document.question), False)
+        ]
+        for b in range(1, document.n_blocks + 1):
+            here = document.block == b
+            module = net.module_of(card.layout.segments[document.segment[here][0]].name)
+            last = b == document.n_blocks
+            ids = [TOKENIZER.mask_id] * size if last else document.targets[here].tolist()
+            stretches.append((module, ids, [b] * len(ids), last))
+        ids = torch.tensor([i for _, some, _, _ in stretches for i in some])[None]
+        expected = net.logits(full_forward(net, stretches), module)[-size - 1 : -1]
+        found = model(ids).logits[0, -size - 1 : -1]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -10,24 +10,28 @@ from hbd3lm.model import cross_entropy
 from hbd3lm.model.cross_entropy import linear_cross_entropy
 
 
-def both(n_tokens: int, n_classes: int, dtype=torch.float64):
+def both(n_tokens: int, n_classes: int, dtype=torch.float64, biased: bool = False):
     """(loss, gradients) of ours and of the plain way; the tables hold one row that is no class."""
     torch.manual_seed(0)
     hidden = torch.randn(n_tokens, 8, dtype=dtype, requires_grad=True)
     head = torch.randn(n_classes + 1, 8, dtype=dtype, requires_grad=True)
+    bias = torch.randn(n_classes, dtype=dtype, requires_grad=True) if biased else None
     targets = torch.randint(n_classes, (n_tokens,))
     upstream = torch.randn(n_tokens, dtype=torch.promote_types(dtype, torch.float32))
-    plain = F.cross_entropy(F.linear(hidden, head[:-1]).to(upstream), targets, reduction="none")
-    ours = linear_cross_entropy(hidden, head, targets, n_classes)
-    return [(loss, torch.autograd.grad(loss, (hidden, head), upstream)) for loss in (ours, plain)]
+    logits = F.linear(hidden, head[:-1], bias).to(upstream)
+    plain = F.cross_entropy(logits, targets, reduction="none")
+    ours = linear_cross_entropy(hidden, head, targets, n_classes, bias)
+    weights = (hidden, head, bias) if biased else (hidden, head)
+    return [(loss, torch.autograd.grad(loss, weights, upstream)) for loss in (ours, plain)]
 
 
 @pytest.mark.parametrize("keep", [0, cross_entropy.KEEP], ids=["multiplied again", "kept"])
+@pytest.mark.parametrize("biased", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("n_tokens, n_classes", [(1, 2), (5, 64), (7, 200), (3, 129)])
-def test_loss_and_gradients_equal_the_plain_ones(monkeypatch, keep, n_tokens, n_classes):
+def test_loss_and_gradients_equal_the_plain_ones(monkeypatch, keep, biased, n_tokens, n_classes):
     monkeypatch.setattr(cross_entropy, "KEEP", keep)
     monkeypatch.setattr(cross_entropy, "SLICE", 1)  # slices of 64 classes
-    (loss, gradients), (plain_loss, plain_gradients) = both(n_tokens, n_classes)
+    (loss, gradients), (plain_loss, plain_gradients) = both(n_tokens, n_classes, biased=biased)
     torch.testing.assert_close(loss, plain_loss)
     for mine, plain in zip(gradients, plain_gradients):
         torch.testing.assert_close(mine, plain)

@@ -14,11 +14,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion, negative_log_likelihood
 from hbd3lm.model.config import ModelConfig
+from hbd3lm.model.cross_entropy import cross_entropy_bytes
 from hbd3lm.model.layout import build_document, plan_execution_layout
 from hbd3lm.model.memory import (
     BatchShape,
     activation_bytes,
     count_weights,
+    estimate_evaluation,
     estimate_training,
     gib,
     limit_length,
@@ -31,6 +33,13 @@ FIELDS = {
     "swiglu": {"mlp": "swiglu", "n_kv_heads": 2},
     "layernorm": {"norm": "layernorm", "qk_norm": False, "tie_embeddings": False},
     "separate": {"modules": "separate"},
+    "llama": {
+        "mlp": "swiglu",
+        "n_kv_heads": 2,
+        "qk_norm": False,
+        "shift": True,
+        "causal_context": True,
+    },
 }
 
 
@@ -41,14 +50,20 @@ def make_batch(config: ModelConfig, rows: int, autoregressive: bool = False):
     document = build_document(
         [1] * 60, {"plan": [2] * 64, "execution": [3] * 128}, layout, fill_id=4
     )
-    objective = BlockDiffusion(layout, config.vocab_size - 1, config.modules)
+    objective = BlockDiffusion(
+        layout,
+        config.vocab_size - 1,
+        config.modules,
+        shift=config.shift,
+        causal_context=config.causal_context,
+    )
     if autoregressive:
         objective = Autoregressive(layout)
     documents = [document] * rows
     batch = objective.assemble(
         documents, objective.training_noise(documents, np.random.default_rng(0))
     )
-    predicted = sum(int((part.weight > 0).sum()) for part in batch.parts)
+    predicted = sum(int((p.weight > 0).sum()) for part in batch.parts for _, p in part.predictions)
     clean = sum(part.clean.ids.shape[1] for part in batch.parts)
     noisy = 0 if autoregressive else sum(part.noisy.ids.shape[1] for part in batch.parts)
     return batch, BatchShape(rows, clean, noisy, predicted)
@@ -113,8 +128,12 @@ for _ in range(2):
     optimizer.step()
     optimizer.zero_grad()
 estimate = estimate_training(config, shape, optimizer='muon', average=False)
-scale = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, estimate.total)
+if sys.platform == "darwin":
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+else:  # where ru_maxrss begins with that of the parent process
+    lines = open("/proc/self/status").read().splitlines()
+    peak = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+print(peak, estimate.total)
 """
 
 
@@ -143,6 +162,32 @@ def test_weights_moments_and_average_are_counted_by_hand():
     assert adamw.logits == 4 * 4 * 99 + 4 * 4 * 4 * 99  # kept, and four tables of one slice
     assert adamw.total == sum(vars(adamw).values())
     assert str(adamw).startswith(f"{gib(adamw.total)} (weights ")
+
+
+def test_a_share_of_everything_and_the_whole_of_a_step_by_hand():
+    """FSDP with 4 processes; 7,856 weights, divided without rest."""
+    config, shape = ModelConfig(100, 16, 2, 2), BatchShape(1, 8, 8, 4)
+    share = estimate_training(config, shape, processes=4, sharded=True)
+    assert share.weights == share.gradients == 4 * (7856 + 1964)
+    assert (share.optimizer, share.average) == (8 * 1964, 4 * 1964)
+    whole = estimate_training(config, shape, processes=4)
+    assert share.total < whole.total
+    alone = estimate_training(config, shape)
+    assert estimate_training(config, shape, processes=1, sharded=True) == alone
+
+
+def test_scoring_is_not_charged_for_logits_it_never_makes():
+    config = ModelConfig(50_000, 64, 2, 2)
+    need = estimate_evaluation(config, 512, 64, 16)
+    every_logit = 4 * 64 * 256 * 50_000  # of half the tokens, as the loss once made them
+    assert need < every_logit
+    # A sampler's logits, of one block of every problem, are the larger part of it.
+    assert need - estimate_evaluation(config, 512, 64, 1) == 12 * 64 * 15 * 49_999
+    small = ModelConfig(500, 64, 2, 2)
+    scoring = cross_entropy_bytes(64 * 256, 499, False)
+    difference = estimate_evaluation(small, 512, 64, 16) - estimate_evaluation(small, 512, 64, 1)
+    assert difference == max(0, 12 * 64 * 16 * 499 - scoring)
+    assert estimate_evaluation(config, 512, 8, 16) < need
 
 
 def test_smaller_shapes_need_less():

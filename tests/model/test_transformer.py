@@ -14,14 +14,15 @@ from tests.toys import MASK, VOCABULARY, toy_net
 
 FAMILIES = {
     "default": {},
-    "dit": {"norm": "layernorm", "mlp": "gelu", "mlp_bias": True, "qk_norm": False},
+    "dit": {"norm": "layernorm", "mlp": "gelu", "mlp_bias": True, "qk_norm": False,
+            "attention_bias": True, "tie_embeddings": False, "head_bias": True},
     "llama": {"mlp": "swiglu", "n_kv_heads": 1, "qk_norm": False, "hidden_dim": 40},
     "qwen": {"mlp": "swiglu", "n_kv_heads": 2, "n_heads": 4, "attention_bias": True},
     "wide-heads": {"head_dim": 12},
     "untied": {"tie_embeddings": False},
     "separate": {"modules": "separate"},
     "rope": {"rope_base": 500.0},
-}
+}  # fmt: skip
 
 
 def stretch(ids, block, noisy=False, position=None, document=0) -> Tokens:
@@ -98,6 +99,10 @@ def test_selected_positions_equal_those_of_the_full_pass(family):
     select = torch.tensor([[False, True, False, False, True, True, False]])
     some, _ = net(stretch(*CLEAN), select=select)
     torch.testing.assert_close(some, everything[select])
+    flat = select.flatten().nonzero()[:, 0]
+    assert torch.equal(net(stretch(*CLEAN), select=flat)[0], some)
+    by_row, _ = net(stretch(*CLEAN), select=torch.tensor([[1, 4, 5]]))
+    torch.testing.assert_close(by_row[0], some)
 
 
 @pytest.mark.parametrize("family", ["default", "llama"])

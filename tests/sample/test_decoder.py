@@ -8,13 +8,17 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.stats import chisquare
 
 from benchmarks.plain_sampler import full_forward, plain_sample
 from hbd3lm.errors import UserError
 from hbd3lm.model.layout import plan_execution_layout
+from hbd3lm.sample.cache import GROWTH
 from hbd3lm.sample.decoder import Decoder, Prompt, SpecialIds
-from hbd3lm.sample.strategies import SamplingConfig
+from hbd3lm.sample.strategies import SamplingConfig, _invert
 from tests.toys import FILL, MASK, toy_net
 
 IDS = SpecialIds(mask=MASK, fill=FILL, ends={"plan": 8, "execution": 9})
@@ -54,6 +58,38 @@ def test_batched_cached_sampling_equals_one_by_one_without_a_cache(config, modul
         extra = 1 if modules == "separate" else 0
         assert sample.evaluations == expected.evaluations + extra
     assert len({tuple(sample.segments["execution"]) for sample in got}) > 1
+
+
+@pytest.mark.parametrize("given_plan", [False, True])
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.method}-{c.steps}-{c.threshold}")
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_shifted_head_and_causal_context_sample_as_without_a_cache(
+    causal, config, modules, given_plan
+):
+    """The token before a block is committed once; what it predicts is remembered."""
+    changes = {"shift": True, "causal_context": causal, "tie_embeddings": False}
+    net = toy_net(modules=modules, **changes).double()
+    some = prompts(6, {"plan": [1, 2, 3, 4, 5, 8]} if given_plan else {})
+    got = Decoder(net, LAYOUT, IDS, config).sample(some)
+    for prompt, sample in zip(some, got):
+        expected = plain_sample(net, LAYOUT, IDS, config, prompt)
+        assert sample.segments == expected.segments
+        assert sample.ended == expected.ended
+        assert sample.evaluations == expected.evaluations + (modules == "separate")
+    assert len({tuple(sample.segments["execution"]) for sample in got}) > 1
+
+
+def test_blocks_of_one_shifted_and_causal_sample_as_the_next_token_model_does():
+    layout = plan_execution_layout(8, 10, 12, 1, 1)
+    config = SamplingConfig(temperature=1.0, batch_size=4)
+    diffusion, ar = (
+        Decoder(
+            toy_net(shift=True, causal_context=True).double(), layout, IDS, config, autoregressive
+        ).sample(prompts(7))
+        for autoregressive in (False, True)
+    )
+    assert diffusion == ar
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -191,3 +227,52 @@ def test_bf16_decoding_computes_and_caches_in_bf16():
 def test_a_precision_that_does_not_exist_is_refused_by_name():
     with pytest.raises(UserError, match=r"sampling\.precision=fp8: choose one of auto, 32-true"):
         SamplingConfig(precision="fp8")
+
+
+def test_a_cache_that_grows_keeps_what_it_holds():
+    """Rows of unlike lengths over several enlargements, against plain sampling."""
+    layout = plan_execution_layout(40, 48, 64, 4, 8)
+    net = toy_net().double()
+    ids = SpecialIds(mask=MASK, fill=FILL, ends={"plan": -1, "execution": -1})
+    rng = np.random.default_rng(1)
+    some = [Prompt(i, rng.integers(0, 7, size=n).tolist()) for i, n in enumerate((3, 40, 17))]
+    config = SamplingConfig(method="confidence", steps=2, batch_size=2)
+    decoder = Decoder(net, layout, ids, config)
+    for prompt, sample in zip(some, decoder.sample(some)):
+        assert sample.segments == plain_sample(net, layout, ids, config, prompt).segments
+    assert decoder.cache.columns > 4 * GROWTH
+    assert decoder.cache.keys[0].shape[2] == decoder.cache.columns
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 4), st.sampled_from([1, 255, 256, 257, 700])),
+           elements=st.sampled_from([0.0, 0.0, 1e-6, 0.25, 1.0])),
+    st.floats(0, 1, exclude_max=True),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_token_is_drawn_where_the_cumulative_sum_passes(weights, u):
+    """Run by run as in one sum over the vocabulary; never a token without mass."""
+    weights[:, 0] += weights.sum(1) == 0
+    p = torch.from_numpy(weights / weights.sum(1, keepdims=True, dtype=np.float32))
+    cumulative = p.double().cumsum(1)
+    for number in (u, 0.0, 1 - 2**-53):
+        token = _invert(p, torch.full((len(p),), number, dtype=torch.float64))
+        assert (p.gather(1, token[:, None]) > 0).all()
+        target = number * cumulative[:, -1]
+        before = torch.where(
+            token > 0, cumulative.gather(1, (token - 1).clamp(0)[:, None])[:, 0], 0
+        )
+        at = cumulative.gather(1, token[:, None])[:, 0]
+        assert (before <= target + 1e-12).all()
+        assert (target <= at + 1e-12).all()
+
+
+def test_only_places_asked_about_make_queries_in_the_last_block():
+    net = toy_net()
+    seen = []
+    net.stacks["shared"].blocks[-1].attention.wq.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.shape[1])
+    )
+    config = SamplingConfig(method="first_hitting", temperature=1.0, batch_size=3)
+    Decoder(net, LAYOUT, IDS, config).sample(prompts(5))
+    assert set(seen) == {1}

@@ -23,7 +23,7 @@ from hbd3lm.train import checkpoints
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.data import EvenBatches
 from hbd3lm.train.module import TrainingModule
-from hbd3lm.train.preemption import Preempted
+from hbd3lm.train.preemption import Preempted, leave_processes
 from tests.slurm import free_port
 from tests.toys import MASK, random_documents
 from tests.train.test_checkpoints import assert_same_run
@@ -32,12 +32,15 @@ from tests.train.test_training import (
     QUIET,
     Interrupted,
     assert_same_weights,
+    final_state,
     interrupt_at,
     run,
 )
 
 STRATEGIES = ("ddp", "fsdp")
 SETTINGS = {"max_steps": 6, "valid_every": 3, "checkpoint_every": 2}
+FROZEN = {"valid_every": 3, "modules": "separate", "freeze": "plan", "lr_schedule": "constant",
+          "warmup_steps": 0, "weight_decay": 0.1}  # fmt: skip
 
 
 def of_two(folder: Path) -> None:
@@ -65,6 +68,9 @@ def of_two(folder: Path) -> None:
             raise AssertionError("nobody stopped")
         TrainingModule.training_step = original
         run(folder / f"{strategy}-stopped", **settings)
+        for steps in (2, 4):  # the second time it goes on
+            frozen = {**settings, **FROZEN, "max_steps": steps, "init_from": f"{folder}/source"}
+            run(folder / f"{strategy}-frozen", **frozen)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -76,11 +82,7 @@ def of_two(folder: Path) -> None:
         assert "No space left on device" in str(error)
     else:
         raise AssertionError("a checkpoint was lost in silence")
-    # All is said. The threads of a process group that was left in the middle now and then abort the
-    # interpreter while it shuts down ("terminate called without an active exception").
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    leave_processes()
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,7 @@ def trained(one_thread, tmp_path_factory) -> Path:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
     }
+    run(folder / "source", modules="separate", max_steps=2, valid_every=2)
     code = f"from tests.train import test_processes as t; t.of_two(t.Path({str(folder)!r}))"
     both = []
     for rank in ("0", "1"):
@@ -119,6 +122,8 @@ def trained(one_thread, tmp_path_factory) -> Path:
             process.kill()
             process.wait()
     run(folder / "one", **SETTINGS, batch_size=8)
+    frozen = {**FROZEN, "max_steps": 4, "init_from": f"{folder}/source"}
+    run(folder / "one-frozen", **frozen, batch_size=8)
     return folder
 
 
@@ -143,6 +148,19 @@ def test_two_processes_stop_together_and_go_on_to_the_bit(trained, strategy):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_keep_a_frozen_module_to_the_bit_and_train_the_other_as_one(
+    trained, strategy
+):
+    assert_same_weights(trained / "one-frozen", trained / f"{strategy}-frozen", tolerance=1e-5)
+    before = load_network(trained / "source/checkpoints/best.ckpt")[0].stacks["plan"]
+    state = final_state(trained / f"{strategy}-frozen")
+    for key in ("state_dict", "current_model_state"):
+        for name, tensor in before.state_dict().items():
+            assert torch.equal(state[key][f"net.stacks.plan.{name}"], tensor)
+
+
+@pytest.mark.slow
 def test_a_sharded_run_leaves_an_ordinary_network(trained):
     nets = [load_network(trained / name / "checkpoints/best.ckpt")[0] for name in ("one", "fsdp")]
     for one, two in zip(*(net.parameters() for net in nets), strict=True):
@@ -157,7 +175,7 @@ def test_only_the_first_process_speaks(trained):
 
 @pytest.mark.slow
 def test_a_sharded_run_is_not_continued_unsharded(trained):
-    with pytest.raises(UserError, match=r"trainer\.strategy=fsdp: True != False"):
+    with pytest.raises(UserError, match=r"trainer\.strategy: fsdp != auto"):
         run(trained / "fsdp", **SETTINGS, batch_size=8)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from hbd3lm.model.layout import build_document, plan_execution_layout
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.report.loss_figure import read_metrics
 from hbd3lm.sample.strategies import SamplingConfig
+from hbd3lm.train import data as training_data
 from hbd3lm.train import module as training_module
 from hbd3lm.train.config import TrainerConfig, TrainingConfig
 from hbd3lm.train.data import TrainingBatches
@@ -49,6 +50,8 @@ def run(
     trainer=QUIET,
     seed=0,
     net=None,
+    dim=16,
+    tokenizer="0",
     **changes,
 ) -> dict:
     values = {
@@ -63,15 +66,16 @@ def run(
         "log_every": 1,
     }
     config = TrainingConfig(**(values | changes))
-    model = ModelConfig(VOCABULARY, 16, 1, 2, dropout=dropout, modules=modules)
+    model = ModelConfig(VOCABULARY, dim, 1, 2, dropout=dropout, modules=modules)
     if net is None:
         torch.manual_seed(seed)
         net = Transformer(model)
     documents = random_documents(layout, 14) if documents is None else documents
     objective = objective or BlockDiffusion(layout, MASK, modules)
     kind = "autoregressive" if isinstance(objective, Autoregressive) else "diffusion"
-    settings = {"training": dict(vars(config)), "seed": seed}
-    card = ModelCard(model, layout, kind, {"name": "toy", "fingerprint": "0"}, settings)
+    settings = {"training": asdict(config), "seed": seed}
+    about = {"name": "toy", "fingerprint": tokenizer}
+    card = ModelCard(model, layout, kind, about, settings, config.lora.scales(modules))
     return train(net, objective, documents, documents[:3], config, trainer, card, folder, seed)
 
 
@@ -219,6 +223,18 @@ def test_rerunning_a_finished_run_changes_nothing(tmp_path):
         assert torch.equal(tensor, after["state_dict"][name])
 
 
+@pytest.mark.parametrize("steps", [3, 2])
+def test_a_finished_run_says_so_when_there_is_nothing_left_to_do(tmp_path, capsys, steps):
+    """With fewer steps than it has it once ended without a word."""
+    run(tmp_path / "run", max_steps=3)
+    assert "finished" not in capsys.readouterr().out
+    assert run(tmp_path / "run", max_steps=steps)["steps"] == 3
+    assert (
+        f"{tmp_path / 'run'} holds a finished run of 3 steps; with training.max_steps={steps} "
+        "there is nothing left to do\n"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_finished_run_goes_on_when_max_steps_is_raised(tmp_path, accumulate):
     """With a constant rate the extended run is the long one; cosine depends on max_steps."""
@@ -285,13 +301,13 @@ def flatten(batch) -> list[tuple]:
     """What a batch says of each document, without padding and row order."""
     part = batch.batch.parts[0]
     rows = []
-    for i in range(len(part.targets)):
+    for i in range(len(part.prediction.targets)):
         real = ~part.noisy.is_padding[i]
         rows.append(
             (
                 tuple(part.clean.ids[i][~part.clean.is_padding[i]].tolist()),
                 tuple(part.noisy.ids[i][real].tolist()),
-                tuple(part.weight[i][real].tolist()),
+                tuple(part.prediction.weight[i][real].tolist()),
             )
         )
     return rows
@@ -309,10 +325,18 @@ def test_two_processes_see_the_documents_and_noise_of_one_with_the_doubled_batch
         assert parts[0].denominator == parts[1].denominator == single[step].denominator
 
 
-def test_packed_and_bucketed_batches_take_the_same_steps(tmp_path):
-    run(tmp_path / "bucket", batching="bucket")
-    run(tmp_path / "pack", batching="pack")
-    assert_same_weights(tmp_path / "bucket", tmp_path / "pack", tolerance=1e-5)
+def test_packed_rows_take_the_same_steps_as_one_document_a_row(tmp_path, monkeypatch):
+    run(tmp_path / "packed", batching="pack")
+
+    def one_a_row(sizes, capacity):
+        return [[i] for i in range(len(sizes))]
+
+    monkeypatch.setattr(training_data, "pack_rows", one_a_row)
+    run(tmp_path / "single", batching="pack")
+    assert_same_weights(tmp_path / "packed", tmp_path / "single", tolerance=1e-5)
+    logs = [read_metrics(tmp_path / name / "logs") for name in ("packed", "single")]
+    wasted, more = (np.mean([v for _, v in log["train/padding_share"]]) for log in logs)
+    assert 0 < wasted < more
 
 
 TWO_PROCESSES = """
@@ -372,8 +396,8 @@ def test_a_broken_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkey
     original = training_module.negative_log_likelihood
     calls = []
 
-    def broken(net, batch):
-        losses = original(net, batch)
+    def broken(net, batch, frozen=()):
+        losses = original(net, batch, frozen)
         calls.append(net.training)
         return losses * bad if net.training and sum(calls) == 2 * 6 + micro + 1 else losses
 
@@ -394,7 +418,7 @@ def test_a_broken_loss_before_any_checkpoint_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(
         training_module,
         "negative_log_likelihood",
-        lambda net, batch: next(net.parameters()).sum().expand(1, 2) * float("nan"),
+        lambda net, batch, frozen: next(net.parameters()).sum().expand(1, 2) * float("nan"),
     )
     with pytest.raises(UserError, match="no checkpoint was due before"):
         run(tmp_path / "run")

@@ -1,0 +1,452 @@
+"""Experiment 3: do plans transfer? From source problems to few problems of a target.
+
+A model with separate modules learns the source. On the target its plan module is frozen and the
+execution module learns (``frozen``), or both learn (``all``); beside them the same model without a
+past (``scratch``), and one that writes no plans, pre-trained on the same source problems
+(``flat``). The number of target problems varies: a curve of what each needs. Size 0 is the source
+model itself, asked target problems.
+
+The claim behind freezing is checked, not believed: a frozen model's plan module has the source's
+weights, its bounds of the target's plans and its own plans are the source's, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hbd3lm.errors import UserError
+from hbd3lm.experiments.results import Column, Results, Table
+from hbd3lm.experiments.statistics import (
+    Estimate,
+    accuracy_estimate,
+    difference_estimate,
+    mcnemar,
+    ratio_estimate,
+)
+from hbd3lm.experiments.study import Run, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SEPARATE, FLAT = ("hierarchical.modules=separate",), ("algo=flat",)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to learn the target.
+
+    Attributes:
+        kind: settings of the model, on the source and on the target.
+        pretrained: it has learned the source.
+        tuning: further settings on the target.
+    """
+
+    kind: tuple[str, ...]
+    pretrained: bool
+    tuning: tuple[str, ...] = ()
+
+
+ARMS = {
+    "frozen": Arm(SEPARATE, True, ("training.freeze=plan",)),
+    "frozen_execution": Arm(SEPARATE, True, ("training.freeze=execution",)),
+    "all": Arm(SEPARATE, True),
+    "scratch": Arm(SEPARATE, False),
+    "flat": Arm(FLAT, True),
+    "flat_scratch": Arm(FLAT, False),
+}
+KIND_NAMES = {SEPARATE: "separate", FLAT: "flat"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on the target's test problems.
+
+    Attributes:
+        records: of its samples.
+        nats, tokens: of each problem, by segment.
+    """
+
+    records: list[dict[str, Any]]
+    nats: dict[str, np.ndarray]
+    tokens: dict[str, np.ndarray]
+
+    def correct(self, kind: str = "strict") -> np.ndarray:
+        """[problems] was the answer right?"""
+        return np.array([record[f"correct_{kind}"] for record in self.records], dtype=float)
+
+
+def run(study: Study) -> Results:
+    """Learn the source, then the target in every way and size; compare on the target."""
+    arms, sizes = _read_settings(study)
+    source = replace(study, base=(*_without_data(study.base), *study.settings.source))
+    on_target = [o for o in (*study.base, *study.data) if _is_data(o)]
+    sources: dict[tuple[tuple[str, ...], int], Run] = {
+        (arm.kind, seed): source.run(f"source-{KIND_NAMES[arm.kind]}", arm.kind, seed)
+        for arm in arms.values()
+        if arm.pretrained
+        for seed in study.seeds
+    }
+
+    def work(run: Run, *further: str) -> Measured:
+        run.train()
+        return _measure(run, *further)
+
+    found = source.each(list(sources.values()), lambda run: work(run, *on_target))
+    before = dict(zip(sources, found))
+    tuned = {
+        (name, size, seed): _tuned_run(study, name, arm, size, seed, sources)
+        for name, arm in arms.items()
+        for size in sizes
+        for seed in study.seeds
+    }
+    after = dict(zip(tuned, study.each(list(tuned.values()), work)))
+    identity = [
+        _compare_plans(sources[SEPARATE, seed], tuned["frozen", size, seed], on_target)
+        for (name, size, seed) in tuned
+        if name == "frozen"
+    ]
+    curves = {
+        (name, size): [after[name, size, seed] for seed in study.seeds]
+        for name in arms
+        for size in sizes
+    }
+    for kind in dict.fromkeys(arm.kind for arm in arms.values() if arm.pretrained):
+        name = f"source-{KIND_NAMES[kind]}"
+        curves[name, 0] = [before[kind, seed] for seed in study.seeds]
+    differences = _differences(curves, next(iter(arms)), sizes)
+    runs = [*sources.values(), *tuned.values()]
+    return Results(
+        tables=[
+            _curve_table(curves),
+            _difference_table(differences, next(iter(arms))),
+            *([_identity_table(identity)] if identity else []),
+        ],
+        draw=lambda figure: _draw(figure, curves),
+        findings=[*_identity_findings(identity), *_findings(differences, next(iter(arms)))],
+        metrics={"identity": identity, "source": list(study.settings.source)},
+        records=[
+            {"model": run.name, **record}
+            for run, measured in zip(runs, [*before.values(), *after.values()])
+            for record in measured.records
+        ],
+        runs=runs,
+    )
+
+
+def _read_settings(study: Study) -> tuple[dict[str, Arm], list[int]]:
+    compared, sizes = list(study.settings.compared), list(study.settings.sizes)
+    for name in compared:
+        if name not in ARMS:
+            raise UserError(f"experiment.compared: {name}: choose from {', '.join(ARMS)}")
+    if not compared or not sizes:
+        raise UserError("experiment.compared and experiment.sizes need at least one entry each")
+    there = len(study.examples("train")) + _count_held_out(study)
+    for size in sizes:
+        if not isinstance(size, int) or not 2 <= size <= there:
+            raise UserError(
+                f"experiment.sizes: {size}: the target has {there} problems to learn from; needed "
+                f"are whole numbers from 2 to {there}"
+            )
+    return {name: ARMS[name] for name in compared}, sorted(set(sizes))
+
+
+def _count_held_out(study: Study) -> int:
+    """Validation problems that are taken from those to learn from."""
+    from hbd3lm.experiments.study import compose
+
+    given = compose(study.base).data.valid_path
+    return 0 if given else len(study.examples("valid"))
+
+
+def _is_data(override: str) -> bool:
+    return override.startswith(("data=", "data."))
+
+
+def _without_data(base: Sequence[str]) -> tuple[str, ...]:
+    """The settings that source and target share: all but the problems, which lie in one folder."""
+    return tuple(o for o in base if not _is_data(o) or o.startswith("data.dir="))
+
+
+def _tuned_run(
+    study: Study,
+    name: str,
+    arm: Arm,
+    size: int,
+    seed: int,
+    sources: dict[tuple[tuple[str, ...], int], Run],
+) -> Run:
+    from hbd3lm.commands.run import override_value
+
+    start = ()
+    if arm.pretrained:
+        path = override_value(str(sources[arm.kind, seed].model))
+        start = (f"training.init_from={path}",)
+    settings = (*arm.kind, f"data.num_train={size}", *start, *arm.tuning)
+    return study.run(f"{name}-{size}", settings, seed)
+
+
+def _measure(run: Run, *further: str) -> Measured:
+    """Samples and likelihoods on the study's test problems, or those that ``further`` names."""
+    _, records = run.sample("eval", "full", *further)
+    _, rows = run.likelihoods("eval", *further)
+    nats, tokens = (
+        {name: np.array([row[key][name] for row in rows]) for name in rows[0][key]}
+        for key in ("nats", "tokens")
+    )
+    return Measured(records, nats, tokens)
+
+
+# -- the promise of freezing -----------------------------------------------------------------
+
+
+def _compare_plans(source: Run, frozen: Run, on_target: Sequence[str]) -> dict[str, Any]:
+    """Are the plans of ``frozen`` those of ``source``, to the bit?
+
+    Raises:
+        RuntimeError: no. Freezing is broken, and nothing here is worth reading.
+    """
+    import torch
+
+    nets = [run.load().net for run in (source, frozen)]
+    weights = [net.stacks["plan"].state_dict() for net in nets]
+    plans = []
+    for run, further in ((source, on_target), (frozen, ())):
+        _, records = run.sample("eval", "plan_only", *further)
+        plans.append([record["plan"] for record in records])
+    bounds = [_measure(source, *on_target).nats["plan"], _measure(frozen).nats["plan"]]
+    written = [
+        [record["plan"] for record in measured.records]
+        for measured in (_measure(source, *on_target), _measure(frozen))
+    ]
+    found = {
+        "model": frozen.name,
+        "weights": len(weights[0]),
+        "weights_equal": all(
+            torch.equal(weights[0][name], weights[1][name]) for name in weights[0]
+        ),
+        "bounds": len(bounds[0]),
+        "bounds_equal": int((bounds[0] == bounds[1]).sum()),
+        "plans": len(plans[0]),
+        "plans_equal": sum(a == b for a, b in zip(*plans)),
+        "plans_equal_beside_executions": sum(a == b for a, b in zip(*written)),
+    }
+    if not (
+        found["weights_equal"]
+        and found["bounds_equal"] == found["bounds"]
+        and found["plans_equal"] == found["plans"]
+    ):
+        raise RuntimeError(f"a frozen plan module has changed: {found}")
+    return found
+
+
+def _identity_table(identity: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        "identity",
+        "Frozen plan modules against the model they come from, on the target's test problems",
+        [
+            Column("model"),
+            Column("tensors of the plan module, all equal to the bit", 0),
+            Column("bounds of gold plans, equal to the last bit"),
+            Column("own plans, equal"),
+            Column("own plans, equal, sampled together with executions"),
+        ],
+        [
+            [
+                row["model"],
+                row["weights"],
+                f"{row['bounds_equal']} of {row['bounds']}",
+                f"{row['plans_equal']} of {row['plans']}",
+                f"{row['plans_equal_beside_executions']} of {row['plans']}",
+            ]
+            for row in identity
+        ],
+        "Sampled together with executions, a batch has other shapes, and sums another order.",
+    )
+
+
+def _identity_findings(identity: Sequence[dict[str, Any]]) -> list[str]:
+    if not identity:
+        return []
+    plans = sum(row["plans"] for row in identity)
+    return [
+        f"Freezing keeps its promise: in {len(identity)} frozen models the plan module's weights, "
+        f"the bounds of {sum(row['bounds'] for row in identity)} gold plans and {plans} sampled "
+        "plans are those of the source models to the bit."
+    ]
+
+
+# -- comparison ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm less the first one, at one size: share of right answers, strict."""
+
+    arm: str
+    size: int
+    accuracy: Estimate
+    only_first: int
+    only_other: int
+    p: tuple[float, ...]
+
+
+def _differences(curves: dict, first: str, sizes: Sequence[int]) -> list[Difference]:
+    found = []
+    for (name, size), models in curves.items():
+        if name == first or size not in sizes:
+            continue
+        mine, others = (
+            np.stack([m.correct() for m in group]) for group in (curves[first, size], models)
+        )
+        tests = [mcnemar(a, b) for a, b in zip(mine, others)]
+        # Without a problem that divides them there is nothing to resample: no interval.
+        divided = any(test.only_first or test.only_second for test in tests)
+        found.append(
+            Difference(
+                name,
+                size,
+                difference_estimate(others, mine) if divided else Estimate(0.0),
+                sum(test.only_first for test in tests),
+                sum(test.only_second for test in tests),
+                tuple(test.p for test in tests),
+            )
+        )
+    return found
+
+
+def _rate(models: Sequence[Measured], segment: str) -> Estimate | None:
+    """Nats a token; None for a model without the segment."""
+    if segment not in models[0].nats:
+        return None
+    nats = np.stack([m.nats[segment] for m in models])
+    return ratio_estimate(nats, np.stack([m.tokens[segment] for m in models]))
+
+
+def _curve_table(curves: dict[tuple[str, int], list[Measured]]) -> Table:
+    return Table(
+        "transfer",
+        "The target's test problems, by number of target problems learned from; 95 % intervals",
+        [
+            Column("model"),
+            Column("target problems", 0),
+            Column("right, strict", "share"),
+            Column("right, flexible", "share"),
+            Column("execution, nats a token (NELBO)", 3),
+            Column("plan, nats a token (NELBO)", 3),
+        ],
+        [
+            [
+                name,
+                size,
+                *(
+                    accuracy_estimate(np.stack([m.correct(kind) for m in models]))
+                    for kind in ("strict", "flexible")
+                ),
+                _rate(models, "execution"),
+                _rate(models, "plan"),
+            ]
+            for (name, size), models in sorted(curves.items(), key=lambda item: item[0][1])
+        ],
+        "The execution's bound is given the question and the gold plan; of flat models, the "
+        "question alone: these two are not to be compared. A source model has seen no target "
+        "problem. Intervals resample problems and seeds; the problems to learn from are the same "
+        "for all, the first of the file.",
+    )
+
+
+def _difference_table(differences: Sequence[Difference], first: str) -> Table:
+    return Table(
+        "differences",
+        f"Right answers (strict) less those of {first}, the same problems and seeds",
+        [
+            Column("model"),
+            Column("target problems", 0),
+            Column("difference", "share"),
+            Column(f"only {first} right", 0),
+            Column("only this right", 0),
+            Column("McNemar's p, a seed each"),
+        ],
+        [
+            [
+                d.arm,
+                d.size,
+                d.accuracy,
+                d.only_first,
+                d.only_other,
+                ", ".join(Column("", "p").text(p) for p in d.p),
+            ]
+            for d in differences
+        ],
+        "McNemar's exact test compares two models; it says nothing of other seeds, the interval "
+        "does.",
+    )
+
+
+def _findings(differences: Sequence[Difference], first: str) -> list[str]:
+    sentences = []
+    for d in differences:
+        low, high = d.accuracy.low, d.accuracy.high
+        if not d.only_first and not d.only_other:
+            sentences.append(
+                f"{d.size} target problems: none is right for only one of {d.arm} and {first}."
+            )
+            continue
+        if low > 0:
+            verdict = "is better"
+        elif high < 0:
+            verdict = "is worse"
+        else:
+            verdict = "is not measurably different"
+        sentences.append(
+            f"{d.size} target problems: {d.arm} {verdict} than {first} "
+            f"({100 * d.accuracy.value:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f})."
+        )
+    return sentences
+
+
+# -- figure ----------------------------------------------------------------------------------
+
+_COLORS = {"frozen": "#0072B2", "frozen_execution": "#56B4E9", "all": "#D55E00",
+           "scratch": "#E69F00", "flat": "#009E73", "flat_scratch": "#CC79A7"}  # fmt: skip
+
+
+def _draw(figure: Figure, curves: dict[tuple[str, int], list[Measured]]) -> None:
+    left, right = figure.subplots(1, 2)
+    _lines(left, curves, lambda ms: accuracy_estimate(np.stack([m.correct() for m in ms])))
+    left.set_ylabel("right answers, strict")
+    left.set_title("Answers to the target's problems")
+    left.set_ylim(0, None)
+    planners = {key: models for key, models in curves.items() if "plan" in models[0].nats}
+    _lines(right, planners, lambda ms: _rate(ms, "execution"))
+    right.set_ylabel("nats a token (NELBO)")
+    right.set_title("Execution, given the gold plan")
+    for axes in (left, right):
+        axes.set_xlabel("target problems learned from")
+    left.legend()
+
+
+def _lines(axes, curves: dict, value: Callable[[list[Measured]], Estimate]) -> None:
+    """A line an arm, with intervals; source models as dotted lines at their level."""
+    sizes = sorted({size for _, size in curves if size})
+    names = dict.fromkeys(name for name, _ in curves)
+    spread = np.linspace(0.97, 1.03, len(names))  # so that intervals do not hide each other
+    for name, shift in zip(names, spread):
+        if name.startswith("source-"):
+            color = _COLORS["all" if name == "source-separate" else "flat"]
+            level = value(curves[name, 0]).value
+            axes.axhline(level, color=color, linestyle=":", linewidth=1, label=name)
+            continue
+        found = [value(curves[name, size]) for size in sizes]
+        means = np.array([e.value for e in found])
+        errors = np.array([[e.value - e.low, e.high - e.value] for e in found]).T
+        axes.errorbar(
+            np.array(sizes) * shift, means, np.maximum(errors, 0), color=_COLORS[name],
+            marker="o", capsize=2, label=name,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()

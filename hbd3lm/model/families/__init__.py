@@ -1,0 +1,1 @@
+"""Checkpoints of other programs: how their configuration and weights become ours."""
