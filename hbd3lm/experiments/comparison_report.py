@@ -13,8 +13,8 @@ from hbd3lm.experiments.race import Speed
 from hbd3lm.experiments.results import Column, Table
 from hbd3lm.experiments.statistics import (
     Estimate,
-    accuracy_difference_estimate,
     accuracy_estimate,
+    paired_estimate,
     ratio_estimate,
 )
 from hbd3lm.experiments.study import Study, compose
@@ -321,7 +321,7 @@ def vote_findings(arms: Sequence[Arm]) -> list[str]:
             continue
         voted = np.stack([model.voted() for model in voters])
         greedy = np.stack([model.right() for model in voters])
-        d = accuracy_difference_estimate(voted, greedy)
+        d = paired_estimate(voted, greedy)
         word = "neither helps nor hurts measurably"
         if d.low > 0 or d.high < 0:
             word = "helps" if d.low > 0 else "hurts"
