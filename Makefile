@@ -2,6 +2,7 @@
 
 PYTHON     ?= python3
 TORCH      ?= auto
+EXTRAS     ?= dev
 DATA_DIR   ?=
 OUTPUT_DIR ?= quickstart
 WORKERS    ?= 2
@@ -16,12 +17,13 @@ STAMP  := $(VENV)/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: PYTHON=python3.12  TORCH=auto|cpu|default  DATA_DIR=folder  OUTPUT_DIR=folder"
+	@echo "  variables: PYTHON=python3.12  TORCH=auto|cpu|default  EXTRAS=dev,lm-eval"
+	@echo "             DATA_DIR=folder  OUTPUT_DIR=folder"
 
 setup: $(STAMP) ## make .venv and install the package with everything it needs
 
 $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
-	PYTHON="$(PYTHON)" TORCH="$(TORCH)" bash scripts/setup.sh
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" EXTRAS="$(EXTRAS)" bash scripts/setup.sh
 	@touch $@
 
 quickstart: setup ## data, plans, analysis, training, sampling, scores, one page: minutes on a laptop

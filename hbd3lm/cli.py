@@ -45,8 +45,18 @@ VERBS: dict[str, Verb] = {
     "ppl_eval": Verb("perplexity of plans and executions"),
     "sample_eval": Verb("generate for a split: accuracy, own plans, speed"),
     "sample": Verb("solve one problem: sampling.question='...'"),
+    "view": Verb(
+        "make a page of sampled problems: watch them being solved, edit plans",
+        "hbd3lm.commands.view",
+    ),
+    "demo": Verb(
+        "web app on this machine: type a problem, watch, change the plan", "hbd3lm.commands.demo"
+    ),
     "export": Verb(
         "write a model as a folder that transformers and hbd3lm load", "hbd3lm.commands.export"
+    ),
+    "export data": Verb(
+        "write plans and generations as a data set with its card", "hbd3lm.commands.export_data"
     ),
     "lm_eval": Verb("lm-evaluation-harness with the model type hbd3lm", "hbd3lm.commands.lm_eval"),
     "doctor": Verb("check mask, data, numbers, memory and time of a run before it is queued"),

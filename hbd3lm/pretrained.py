@@ -72,13 +72,16 @@ class HBD3LM:
         self.sampling, self.path = sampling, path
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, device: str | None = None) -> HBD3LM:
+    def from_pretrained(
+        cls, name_or_path: str | Path, device: str | None = None, revision: str | None = None
+    ) -> HBD3LM:
         """Load an exported folder, a checkpoint file, or a model of the Hugging Face hub.
 
         No code of the folder or file is run.
 
         Args:
             device: None: the GPU where there is one.
+            revision: branch, tag or commit of a model of the hub; None: its newest.
 
         Raises:
             UserError: not to be had, damaged, or of another program.
@@ -87,7 +90,7 @@ class HBD3LM:
 
         path = Path(name_or_path)
         if not path.exists():
-            path = download_model(str(name_or_path), "from_pretrained")
+            path = download_model(str(name_or_path), "from_pretrained", revision=revision)
         net, card = load_network(path, what="from_pretrained")
         tokenizer = load_trained_tokenizer(card, path)
         if path.is_dir():
@@ -214,8 +217,11 @@ class HBD3LM:
             return upload_folder(Path(folder), repo_id, private)
 
 
-def upload_folder(folder: Path, repo_id: str, private: bool = False) -> str:
+def upload_folder(folder: Path, repo_id: str, private: bool = False, kind: str = "model") -> str:
     """Upload an exported folder to the hub, making the repository if needed; its address.
+
+    Args:
+        kind: ``model`` or ``dataset``.
 
     Raises:
         UserError: the hub cannot be reached, or refuses.
@@ -230,8 +236,8 @@ def upload_folder(folder: Path, repo_id: str, private: bool = False) -> str:
         )
     api = HfApi()
     try:
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder)
+        address = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=kind)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type=kind)
     except (HfHubHTTPError, HFValidationError) as error:
         raise UserError(
             f"push_to_hub: the hub refuses {repo_id}: {str(error).strip().splitlines()[0]}; log in "

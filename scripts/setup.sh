@@ -4,6 +4,7 @@
 #     PYTHON=python3.12 bash scripts/setup.sh     another interpreter, 3.10 or newer
 #     TORCH=cpu bash scripts/setup.sh             PyTorch without CUDA
 #     TORCH=default bash scripts/setup.sh         PyTorch's default build: CUDA on Linux
+#     EXTRAS=dev,lm-eval bash scripts/setup.sh    further extras of pyproject.toml
 #
 # TORCH=auto takes the CPU build on Linux without an NVIDIA GPU, which saves gigabytes.
 set -euo pipefail
@@ -12,6 +13,7 @@ source scripts/common.sh
 
 PYTHON="${PYTHON:-python3}"
 TORCH="${TORCH:-auto}"
+EXTRAS="${EXTRAS:-dev}"
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 case "$TORCH" in
@@ -78,7 +80,7 @@ fi
 
 # --- the package --------------------------------------------------------------------------------
 echo "setup: hbd3lm and its dependencies"
-pip_install -e '.[dev]'
+pip_install -e ".[$EXTRAS]"
 # What pip does on one core and was told not to do. Status 1 means that some package holds files
 # that are no Python of this version, which pip would not mind either.
 .venv/bin/python -m compileall -qq -j 0 .venv/lib || [[ $? == 1 ]]

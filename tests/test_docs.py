@@ -157,8 +157,9 @@ def check_pip(words: list[str]) -> None:
     assert words[0] == "install"
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for word in words:
-        for extra in re.findall(r"\[(\w+)\]", word):
-            assert extra in project["optional-dependencies"], f"there is no extra {extra}"
+        for extras in re.findall(r"\[([\w,-]+)\]", word):
+            for extra in extras.split(","):
+                assert extra in project["optional-dependencies"], f"there is no extra {extra}"
     if "-c" in words:
         assert (REPOSITORY / words[words.index("-c") + 1]).is_file()
 

@@ -147,11 +147,13 @@ class Hub:
     def __init__(self) -> None:
         self.asked = []
 
-    def create_repo(self, repo_id, private, exist_ok):
+    def create_repo(self, repo_id, private, exist_ok, repo_type):
+        assert repo_type == "model"
         self.asked.append(("create", repo_id, private, exist_ok))
         return f"hub/{repo_id}"
 
-    def upload_folder(self, repo_id, folder_path):
+    def upload_folder(self, repo_id, folder_path, repo_type):
+        assert repo_type == "model"
         self.asked.append(("upload", repo_id, sorted(p.name for p in folder_path.iterdir())))
 
 
@@ -193,11 +195,14 @@ def test_a_hub_out_of_reach_is_said_and_nothing_lost(folder, monkeypatch):
 def test_a_model_of_the_hub_is_fetched_without_its_code(folder, monkeypatch):
     asked = []
 
-    def download(repo_id, allow_patterns, local_files_only):
-        asked.append((repo_id, allow_patterns, local_files_only))
+    def download(repo_id, revision, allow_patterns, local_files_only):
+        asked.append((repo_id, revision, allow_patterns, local_files_only))
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr(pretrained, "hub_reachable", lambda: True)
+    monkeypatch.setattr("hbd3lm.data.hub.hub_reachable", lambda: True)
     assert HBD3LM.from_pretrained("me/m").path == folder
-    assert asked == [("me/m", ["*.json", "*.safetensors"], False)]
+    assert HBD3LM.from_pretrained("me/m", revision="v1").path == folder
+    patterns = asked[0][2]
+    assert {"*.json", "*.safetensors"} <= set(patterns) and "*.py" not in patterns
+    assert asked == [("me/m", None, patterns, False), ("me/m", "v1", patterns, False)]

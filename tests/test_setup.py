@@ -195,4 +195,4 @@ def test_continuous_integration_runs_make_test_from_any_folder(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert process.stdout == f"{REPOSITORY}: make test\n", process.stderr
+    assert process.stdout == f"{REPOSITORY}: make test EXTRAS=dev,lm-eval\n"

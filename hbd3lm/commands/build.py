@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -145,7 +145,13 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
     Raises:
         UserError: a value of the wrong type, or one the dataclass refuses.
     """
-    names = [field.name for field in fields(kind) if field.name in values]
+    groups = {f.name: f.default_factory for f in fields(kind) if is_dataclass(f.default_factory)}
+    nested = {
+        name: typed(inner, values[name], f"{group}.{name}")
+        for name, inner in groups.items()
+        if name in values
+    }
+    names = [f.name for f in fields(kind) if f.name in values and f.name not in groups]
     chosen = {name: values[name] for name in names}
     try:
         filled = OmegaConf.merge(OmegaConf.structured(kind), chosen)
@@ -157,7 +163,7 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
         # nan passes every comparison a dataclass makes to refuse what is out of bounds.
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{group}.{name}={value}: a finite number is needed")
-    return kind(**content)
+    return kind(**content, **nested)
 
 
 def _plain(value: Any) -> Any:
@@ -226,8 +232,8 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
 
     if not cfg.model.path:
         raise UserError(
-            "model=pretrained needs model.path=...: a folder with config.json and weights, or the "
-            "id of a model on the hub"
+            "model=pretrained needs model.path=...: a folder with config.json and weights, the id "
+            "of a model on the hub, or a Lightning file of BD3-LM or MDLM"
         )
     path = Path(str(cfg.model.path))
     if not path.exists():
@@ -235,15 +241,19 @@ def resolve_pretrained(cfg: DictConfig) -> Pretrained | None:
             raise UserError(f"model.path: no such file or folder: {path}")
         path = download_model(str(cfg.model.path), "model.path", pickles=True)
     source = read_pretrained(path)
+    if source.note and not get_rank():
+        print(f"model.path: {path}: {source.note}")
     total = build_layout(cfg).max_len
     if source.max_len is not None and total > source.max_len:
         raise UserError(
             f"model.path: the model in {path} reads at most {source.max_len} tokens (its "
-            f"max_position_embeddings or sliding_window), and a problem may have {total}; set "
-            f"training.hierarchical.total_len={source.max_len}"
+            f"max_position_embeddings, sliding_window or model_length), and a problem may have "
+            f"{total}; set training.hierarchical.total_len={source.max_len}"
         )
-    # Models of next tokens predict the next position, those with a mask token their own.
-    pretrained = {"shift": source.mask_id is None, "causal_context": False}
+    # Models of next tokens predict the next position and see what stands before; those with a mask
+    # token do neither.
+    next_token = source.mask_id is None
+    pretrained = {"shift": next_token, "causal_context": next_token}
     pretrained = {name: value for name, value in pretrained.items() if cfg.model[name] is None}
     with open_dict(cfg):
         cfg.model.update(source.fields | pretrained)
@@ -345,13 +355,17 @@ def build_objective(
 def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
     """The description of the model a configuration asks for."""
     from hbd3lm.model.checkpoint import ModelCard
+    from hbd3lm.train.config import LoraConfig
 
+    model = build_model_config(cfg, tokenizer.vocab_size)
+    lora = typed(LoraConfig, cfg.training.lora, "training.lora")
     return ModelCard(
-        build_model_config(cfg, tokenizer.vocab_size),
+        model,
         build_layout(cfg),
         cfg.algo.objective,
         {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         OmegaConf.to_container(cfg, resolve=True),
+        lora.scales(model.modules),
     )
 
 
@@ -427,9 +441,8 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
     from hbd3lm.plans.planner import load_planner
 
     planner = cfg.planner.name
-    name = "gsm8k_socratic" if (data.name, planner) == ("gsm8k", "socratic") else data.name
-    limit = data.num_train if split == "train" else cfg.eval.num_examples
-    problems = _load_problems(name, split, data, limit)
+    name = _dataset_name(cfg)
+    problems = load_problem_set(cfg, split)
     output = Path(cfg.run_dir) / "data" / f"{split}.json"
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
     settings = {"planner": planner, "dataset": name, "split": split}
@@ -445,6 +458,18 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
             wait=True,
             progress=not get_rank(),
         )
+
+
+def load_problem_set(cfg: DictConfig, split: str) -> ProblemSet:
+    """The problems of ``data.name`` with their annotated solutions, as plans are made for them."""
+    data = typed(DataConfig, cfg.data, "data")
+    limit = data.num_train if split == "train" else cfg.eval.num_examples
+    return _load_problems(_dataset_name(cfg), split, data, limit)
+
+
+def _dataset_name(cfg: DictConfig) -> str:
+    socratic = (cfg.data.name, cfg.planner.name) == ("gsm8k", "socratic")
+    return "gsm8k_socratic" if socratic else cfg.data.name
 
 
 def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -> ProblemSet:

@@ -8,6 +8,7 @@ those that read (data, settings, machine) are in ``doctor_checks.py``, those tha
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -63,6 +64,7 @@ def find(cfg: DictConfig) -> list[Finding]:
     )
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.lora import check_lora
     from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
@@ -78,6 +80,7 @@ def find(cfg: DictConfig) -> list[Finding]:
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
     check_freeze(config, card)
+    check_lora(config, card)
     findings = [*check_mask(card.layout), *check_compilation(config, where, device)]
     train, valid = build.load_training_examples(cfg)
     findings += [
@@ -92,10 +95,10 @@ def find(cfg: DictConfig) -> list[Finding]:
     if findings[-2].status == FAIL:
         return findings  # the steps below would only prove it
     try:
-        trial = Trial(
-            cfg, card, objective, documents, config, seed, device,
-            source and (lambda net: build.fill_pretrained(net, source, tokenizer, seed)),
-        )  # fmt: skip
+        fill = None
+        if source is not None and not cfg.model.scratch:
+            fill = partial(build.fill_pretrained, source=source, tokenizer=tokenizer, seed=seed)
+        trial = Trial(cfg, card, objective, documents, config, seed, device, fill)
         findings += [
             trial.check_time(len(valid)),
             trial.check_precision(),

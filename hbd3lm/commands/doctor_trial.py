@@ -45,10 +45,12 @@ class Trial:
     ) -> None:
         import torch
 
+        from hbd3lm.data.tokenizer import SPECIAL_TOKENS
         from hbd3lm.diffusion.objective import negative_log_likelihood
         from hbd3lm.model.precision import resolve_precision
         from hbd3lm.model.transformer import Transformer
         from hbd3lm.train.data import TrainingBatches
+        from hbd3lm.train.lora import attach
         from hbd3lm.train.optim import make_optimizer
         from hbd3lm.train.start import freeze, start_from
 
@@ -64,6 +66,7 @@ class Trial:
         self.frozen = () if config.freeze is None else (config.freeze,)
         for module in self.frozen:
             freeze(self.net, module)
+        attach(self.net, config.lora, len(SPECIAL_TOKENS))
         self.net.to(device)
         optimizer = make_optimizer(self.net, config)
         batches = TrainingBatches(documents, objective, config, seed)

@@ -115,7 +115,18 @@ def read_run(checkpoint: Path, card: ModelCard) -> tuple[RunFacts, list[str]]:
         )
     name = str(card.settings.get("run_name") or checkpoint.stem)
     command = shlex.join(["python", "main.py", "mode=train", *training_overrides(card.settings)])
-    return RunFacts(name, command, summary, results), notes
+    plans = _plans_of(run, card) if card.layout.has_plan else []
+    if card.layout.has_plan and not plans:
+        notes.append("no manifest beside the training plans; the model card says less of them")
+    return RunFacts(name, command, summary, results, plans), notes
+
+
+def _plans_of(run: Path, card: ModelCard) -> list[tuple[str, str]]:
+    """Where the plans come from that this run was trained on."""
+    from hbd3lm.plans.provenance import plan_provenance
+
+    given = (card.settings.get("data") or {}).get("train_path")
+    return plan_provenance(given or run / "data" / "train.json")
 
 
 def _read_json(file: Path) -> dict:

@@ -5,6 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
+HELP = """usage: hbd3lm lm_eval FLAGS ...
+
+lm-evaluation-harness (the extra lm-eval) with the model type hbd3lm, which `lm_eval` alone does not
+know. All flags are its own (see lm_eval --help), e.g.
+
+  hbd3lm lm_eval --model hbd3lm --model_args pretrained=DIR --tasks gsm8k --batch_size auto
+
+--model_args: pretrained=DIR (an exported folder, a checkpoint file, a model of the hub), draws=16
+(of the noise, for likelihoods), sampling settings: method, steps, threshold, precision, seed."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Everything is handed on: the flags are the harness's."""
@@ -21,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
         UserError: the harness is not installed, or what :mod:`hbd3lm.harness` refuses.
     """
     flags = build_parser().parse_args(argv).flags
+    if not set(flags) - {"-h", "--help"}:
+        print(HELP)  # at once; the harness takes seconds to be imported
+        return 0
     import hbd3lm.harness  # noqa: F401  registers the model type, or says how to install lm_eval
 
     from lm_eval.__main__ import cli_evaluate  # isort: skip

@@ -85,8 +85,12 @@ def training_needs(
     cfg: DictConfig, model: ModelConfig, layout: Layout, documents: Sequence[Document], device: str
 ) -> TrainingNeeds:
     """What the configuration and these documents ask of one process on ``cpu`` or ``cuda``."""
+    from hbd3lm.commands import build
     from hbd3lm.model.precision import resolve_precision
+    from hbd3lm.train.config import MODULES, TrainingConfig
+    from hbd3lm.train.lora import trained_share
 
+    config = build.typed(TrainingConfig, cfg.training, "training")
     # A searched schedule may end at the interval that masks most.
     low, high = cfg.algo.t_min, cfg.algo.t_max
     share = (low + high) / 2 if cfg.algo.schedule == "loglinear" else (low + 3 * high) / 4
@@ -97,7 +101,8 @@ def training_needs(
         layout.max_len,
         layout.max_len - layout.question_len,
         {
-            "optimizer": cfg.training.optimizer,
+            "optimizer": "adamw" if any(map(config.lora.rank_of, MODULES)) else config.optimizer,
+            "trained": trained_share(model, config),
             "average": cfg.training.ema_decay > 0,
             "mixed": resolve_precision(cfg.trainer.precision) == "bf16-mixed",
             "device": device,

@@ -369,13 +369,9 @@ def _compose(settings: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an unknown key or value.
     """
-    import hydra
+    from hbd3lm.commands.run import compose_settings
 
-    from hbd3lm.commands.run import CONFIGS, check_overrides
-
-    check_overrides(list(settings))
-    with hydra.initialize_config_dir(CONFIGS, version_base=None):
-        return hydra.compose("config", overrides=list(settings))
+    return compose_settings(list(settings))
 
 
 def _claim(work: Work) -> None:

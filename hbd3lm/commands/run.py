@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,13 @@ def main() -> None:
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) == len(arguments):  # flags such as --multirun or --help are Hydra's own
-        status = run_command(lambda: check_overrides(overrides))
-        if not status and "mode=experiment" in overrides:
+        if "mode=experiment" in overrides:
             from hbd3lm.commands.experiment import run_mode
 
-            # It composes a configuration for every run of its own.
+            # It composes a configuration for every run of its own, with settings of its own before
+            # the user's: data.max_steps=2 is known where the experiment says data=laboratory.
             sys.exit(run_command(lambda: run_mode(overrides)))
+        status = run_command(lambda: check_overrides(overrides))
         if status:
             sys.exit(status)
     _hydra_main()
@@ -130,7 +132,12 @@ def override_value(value: Any) -> str:
 
 
 def check_overrides(overrides: list[str]) -> None:
-    """Compose the configuration once, to refuse what does not fit in words a user can act on.
+    """Refuse, in words a user can act on, what :func:`compose_settings` refuses."""
+    compose_settings(overrides)
+
+
+def compose_settings(overrides: list[str]) -> DictConfig:
+    """The configuration, with what does not fit refused in words a user can act on.
 
     Raises:
         UserError: an unknown key (with the nearest known one), group option or bad syntax.
@@ -142,6 +149,7 @@ def check_overrides(overrides: list[str]) -> None:
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from None
     refuse_contradictions(cfg, overrides)
+    return cfg
 
 
 def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
@@ -168,8 +176,12 @@ def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
-    known = _known_keys(OmegaConf.to_container(hydra.compose("config"), resolve=False))
     groups = [path.name for path in Path(CONFIGS).iterdir() if path.is_dir()]
+    # A key may belong to the option that was chosen of a group: data.max_steps to data=laboratory.
+    chosen = [o for o in overrides for g, _, name in [o.partition("=")] if g in groups
+              and name in _options(g)]  # fmt: skip
+    composed = hydra.compose("config", overrides=chosen)
+    known = _known_keys(OmegaConf.to_container(composed, resolve=False))
     for override in overrides:
         key, separator, value = override.lstrip("+~").partition("=")
         if not separator:
@@ -254,6 +266,7 @@ def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.files import atomic_write
     from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
+    from hbd3lm.train.lora import check_lora
     from hbd3lm.train.start import check_freeze
 
     config = build.typed(TrainingConfig, cfg.training, "training")
@@ -272,6 +285,7 @@ def _train(cfg: DictConfig) -> int | None:
     card = build.build_card(cfg, tokenizer)
     objective = build.build_training_objective(cfg, card, tokenizer)
     check_freeze(config, card)
+    check_lora(config, card)
     documents = {}
     for split, examples in zip(("train", "valid"), build.load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)
@@ -295,6 +309,10 @@ def _train(cfg: DictConfig) -> int | None:
         f"layout {_describe(card.layout)}"
     )
 
+    fill = None
+    if source is not None and not cfg.model.scratch:
+        fill = partial(build.fill_pretrained, net, source, tokenizer, seed)
+
     def describe_run() -> None:
         tokenizer.save(run_dir / "tokenizer")
         with atomic_write(run_dir / "config.yaml") as file:
@@ -313,7 +331,7 @@ def _train(cfg: DictConfig) -> int | None:
                 run_dir,
                 seed,
                 describe_run,
-                source and (lambda: build.fill_pretrained(net, source, tokenizer, seed)),
+                fill,
             )
     except Preempted as stop:
         print(

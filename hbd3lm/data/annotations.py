@@ -121,7 +121,7 @@ def parse_expression(expression: str) -> ast.expr:
             pieces.append(text)
     try:
         tree = ast.parse(" ".join(pieces), mode="eval").body
-        return _map_constants(tree, lambda index: ast.Constant(value=numbers[index]))
+        return map_constants(tree, lambda index: ast.Constant(value=numbers[index]))
     # Memory and recursion: how Python reports nesting too deep for its parser.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"not an arithmetic expression: {expression!r}") from None
@@ -149,7 +149,7 @@ def format_expression(tree: ast.expr) -> str:
 
     # A name is unparsed as it stands, where a Decimal constant would show its type.
     return ast.unparse(
-        _map_constants(tree, lambda value: ast.Name(id=normalize_number(format(value, "f"))))
+        map_constants(tree, lambda value: ast.Name(id=normalize_number(format(value, "f"))))
     )
 
 
@@ -173,18 +173,18 @@ def check_annotation(annotation: Annotation) -> bool:
     return error <= unit / 2 or (places > 0 and error < unit and error <= abs(value) / 10)
 
 
-def _map_constants(node: ast.expr, leaf: Callable[[Decimal | int], ast.expr]) -> ast.expr:
+def map_constants(node: ast.expr, leaf: Callable[[Decimal | int], ast.expr]) -> ast.expr:
     """A copy of ``node`` with every constant made anew; refuses nodes other than arithmetic."""
     match node:
         case ast.Constant(value=value):
             return leaf(value)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return ast.UnaryOp(op=node.op, operand=_map_constants(operand, leaf))
+            return ast.UnaryOp(op=node.op, operand=map_constants(operand, leaf))
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _map_constants(operand, leaf)
+            return map_constants(operand, leaf)
         case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _BINARY):
             return ast.BinOp(
-                left=_map_constants(left, leaf), op=op, right=_map_constants(right, leaf)
+                left=map_constants(left, leaf), op=op, right=map_constants(right, leaf)
             )
     raise ValueError(f"not arithmetic: {ast.unparse(node)}")
 

@@ -50,12 +50,15 @@ def _answers(timeout: float) -> bool:
         return False
 
 
-def download_model(repo_id: str, what: str, pickles: bool = False) -> Path:
+def download_model(
+    repo_id: str, what: str, pickles: bool = False, revision: str | None = None
+) -> Path:
     """The local copy of a model of the hub; its Python files are not fetched.
 
     Args:
         what: the flag or key that named it, for messages.
         pickles: also ``.bin`` files, where there are no safetensors.
+        revision: branch, tag or commit; None: the newest.
 
     Raises:
         UserError: there is no such model, or the hub cannot be reached and its cache has none.
@@ -67,10 +70,12 @@ def download_model(repo_id: str, what: str, pickles: bool = False) -> Path:
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
     try:
         if pickles and online:
-            files = HfApi().list_repo_files(repo_id)
+            files = HfApi().list_repo_files(repo_id, revision=revision)
             if not any(file.endswith(".safetensors") for file in files):
                 patterns.append("*.bin")
-        folder = snapshot_download(repo_id, allow_patterns=patterns, local_files_only=not online)
+        folder = snapshot_download(
+            repo_id, revision=revision, allow_patterns=patterns, local_files_only=not online
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         if not online:

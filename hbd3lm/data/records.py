@@ -55,6 +55,14 @@ def read_examples(path: str | Path, what: str = "--data_path") -> list[Hierarchi
     """Read a JSON array (or JSON Lines, one object a line) of examples.
 
     Fields beyond the five are ignored, so that per-problem evaluation records can be read too.
+    """
+    return read_records(path, what)[0]
+
+
+def read_records(
+    path: str | Path, what: str = "--data_path"
+) -> tuple[list[HierarchicalExample], list[dict]]:
+    """As :func:`read_examples`, and every record as it stands in the file, further fields and all.
 
     Args:
         path: the file.
@@ -83,7 +91,7 @@ def read_examples(path: str | Path, what: str = "--data_path") -> list[Hierarchi
                 f"{example.id!r}; ids must be unique"
             )
         seen[example.id] = index
-    return examples
+    return examples, list(rows)
 
 
 def write_examples(path: str | Path, examples: Iterable[HierarchicalExample]) -> None:

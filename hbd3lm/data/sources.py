@@ -73,6 +73,7 @@ class _Dataset:
         to_problem: from a row and the problem's id.
         take: of all rows of the *local* file at a path, those of a split.
         note: what to say about the local split.
+        licence: of its texts, as the hub writes it.
     """
 
     title: str
@@ -84,6 +85,7 @@ class _Dataset:
     to_problem: Callable[[_Row, str], Problem]
     take: Callable[[list[_Row], str, Path], list[_Row]] = lambda rows, split, path: rows
     note: str = ""
+    licence: str = "mit"
 
 
 def load_problems(
@@ -447,6 +449,7 @@ _PUBLISHED: dict[str, _Dataset] = {
         files={"test": "multiarith.jsonl"},
         hub_splits={"test": ("train", "test")},  # its own halves; we only ever test on it
         to_problem=_multiarith_problem,
+        licence="apache-2.0",  # of the project it was published by
     ),
 }
 DATASETS: dict[str, Sequence[str]] = {
@@ -454,6 +457,13 @@ DATASETS: dict[str, Sequence[str]] = {
     "embedded": tuple(GSM8K_COUNTS),
 }
 """Names of the data sets, each with its splits."""
+
+
+def licence_of(dataset: str) -> str | None:
+    """The licence of a data set's problems, as the hub writes it; None: not known."""
+    if dataset in _PUBLISHED:
+        return _PUBLISHED[dataset].licence
+    return "mit" if dataset in DATASETS else None  # generated: as this package
 
 
 def published_as(dataset: str) -> tuple[str, str | None]:

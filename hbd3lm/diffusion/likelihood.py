@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hbd3lm.diffusion.objective import Objective, negative_log_likelihood
+from hbd3lm.diffusion.corruption import Noise
+from hbd3lm.diffusion.objective import Objective, Rows, negative_log_likelihood
 from hbd3lm.model.batch import Batch
-from hbd3lm.model.layout import Document
+from hbd3lm.model.layout import Document, Layout
 from hbd3lm.model.transformer import Transformer
 
 EvaluationBatch = tuple[Batch, list[int], list[float]]
@@ -59,6 +61,55 @@ class EvaluationBatches(torch.utils.data.Dataset):
             [self.documents[i] for i, _ in cells], [noises[i][draw] for i, draw in cells]
         )
         return batch, [i for i, _ in cells], [self.share] * len(cells)
+
+
+@dataclass(frozen=True)
+class SegmentOnly:
+    """An objective that predicts one segment, given all before it in the document.
+
+    Its noise is drawn for that segment alone, so that documents which differ only in what is given
+    meet the same noise, and differences between them are not those of the draws.
+    """
+
+    objective: Objective
+    segment: int
+
+    @property
+    def layout(self) -> Layout:
+        return self.objective.layout
+
+    @property
+    def is_bound(self) -> bool:
+        return self.objective.is_bound
+
+    def evaluation_noise(
+        self, document: Document, samples: int, rng: np.random.Generator
+    ) -> list[Noise]:
+        mine = document.segment == self.segment
+        first = document.block[mine][0]
+        alone = replace(
+            document,
+            targets=document.targets[mine],
+            segment=document.segment[mine],
+            block=document.block[mine] - first + 1,
+            real=document.real[mine],
+        )
+        whole = []
+        for noise in self.objective.evaluation_noise(alone, samples, rng):
+            masked, weight = np.zeros(len(mine), dtype=bool), np.zeros(len(mine), dtype=np.float32)
+            masked[mine], weight[mine] = noise.masked, noise.weight
+            whole.append(Noise(masked, weight))
+        return whole
+
+    def training_noise(
+        self, documents: list[Document], rng: np.random.Generator, step: int = 0
+    ) -> list[Noise]:
+        raise NotImplementedError("a likelihood given a text is evaluated, not trained")
+
+    def assemble(
+        self, documents: Sequence[Document], noises: Sequence[Noise], rows: Rows | None = None
+    ) -> Batch:
+        return self.objective.assemble(documents, noises, rows)
 
 
 def add_losses(table: Tensor, net: Transformer, item: EvaluationBatch) -> None:

@@ -117,12 +117,14 @@ def run(study: Study) -> Results:
 
 def _compared(s: DictConfig) -> list[str]:
     names = list(s.compared)
-    unknown = [name for name in (*names, *s.sweep_arms) if name not in s.arms]
-    if unknown:
-        raise UserError(
-            f"experiment.compared, experiment.sweep_arms: there is no arm {unknown[0]!r}; choose "
-            f"from {', '.join(s.arms)}, or add it: '+experiment.arms.{unknown[0]}=[\"KEY=VALUE\"]'"
-        )
+    for key in ("compared", "sweep_arms", "majority_arms"):
+        unknown = [name for name in s[key] if name not in s.arms]
+        if unknown:
+            raise UserError(
+                f"experiment.{key}: there is no arm {unknown[0]!r}; choose from "
+                f"{', '.join(s.arms)}, or add it: "
+                f"'+experiment.arms.{unknown[0]}=[\"KEY=VALUE\"]'"
+            )
     if not names:
         raise UserError("experiment.compared: at least one arm is needed")
     strange = [seed for seed in s.extra_seeds if seed not in s.seeds]
@@ -174,7 +176,7 @@ def _measure(run: Run) -> Measured:
             _, given = run.likelihoods("given_own_plans", f"data.test_path={_quoted(path)}")
             found.own = np.array([row["nats"]["execution"] for row in given])
     if run.seed in s.extra_seeds:
-        for i in range(1, s.majority + 1):
+        for i in range(1, (s.majority if run.arm in s.majority_arms else 0) + 1):
             settings = (
                 f"sampling.temperature={s.majority_temperature}",
                 f"seed={run.seed + VOTERS_SEED * i}",

@@ -200,6 +200,25 @@ def crossed_error(groups: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(math.sqrt(total)), float(freedom)
 
 
+def paired_estimate(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Estimate:
+    """Share of ``first`` minus share of ``second``, for the same models on the same problems.
+
+    Where the two never differ there is nothing to resample, and yet a difference may have been
+    missed: then the interval is that of the share of problems on which they might differ (Wilson's
+    for none of so many), to either side.
+
+    Args:
+        first, second: verdicts [seeds, problems].
+    """
+    a, b = (np.atleast_2d(np.asarray(x, dtype=float)) for x in (first, second))
+    if a.shape != b.shape:
+        raise ValueError(f"{a.shape} and {b.shape}: not of the same models and problems")
+    if (a == b).all():
+        bound = wilson_interval(0, a.shape[1])[1]
+        return Estimate(0.0, -bound, bound)
+    return mean_estimate(a - b, seed)
+
+
 def accuracy_estimate(correct: np.ndarray, seed: int = 0) -> Estimate:
     """Share of right answers [seeds, problems].
 

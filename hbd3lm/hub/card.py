@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from hbd3lm.data.sources import published_as
@@ -19,12 +21,14 @@ class RunFacts:
         command: the training command, a line to paste.
         summary: the run's ``train_summary.json``, or nothing.
         results: the content of each evaluation of this very checkpoint, by file name.
+        plans: rows (what, value) on where the plans it was trained on come from.
     """
 
     name: str
     command: str
     summary: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plans: Sequence[tuple[str, str]] = ()
 
 
 def model_card(card: ModelCard, facts: RunFacts, parameters: int) -> str:
@@ -39,6 +43,7 @@ def model_card(card: ModelCard, facts: RunFacts, parameters: int) -> str:
         pipeline_tag="text-generation",
         tags=["hbd3lm", "block-diffusion", "math", "custom_code"],
         datasets=[hub_id] if hub_id else None,
+        base_model=_base_model(card),
         model_name=facts.name,
         eval_results=_eval_results(facts) or None,
     )
@@ -92,7 +97,7 @@ tokenizer = AutoTokenizer.from_pretrained("PATH OR ID OF THIS MODEL", trust_remo
 ```bash
 {facts.command}
 ```
-
+{_plans(facts)}
 ## Results
 
 {_results(facts)}
@@ -110,6 +115,15 @@ The code in this folder is under the MIT licence (`LICENSE`).
 
 def _data(card: ModelCard) -> str:
     return (card.settings.get("data") or {}).get("name", "unknown")
+
+
+def _base_model(card: ModelCard) -> str | None:
+    """The id on the hub of the checkpoint that training started from, if it came from there."""
+    path = (card.settings.get("model") or {}).get("path")
+    start = (card.settings.get("started_from") or {}).get("path")
+    if not path or not start or str(PurePath(path)) == start:  # a folder of this machine
+        return None
+    return path if re.fullmatch(r"[\w.-]+/[\w.-]+", path) else None
 
 
 def _method(card: ModelCard) -> str:
@@ -141,7 +155,10 @@ def _training(card: ModelCard, facts: RunFacts, data_name: str) -> str:
     summary = facts.summary
     if not summary:
         return f"Data: {source}. The run's summary was not at hand when this card was made."
+    start = (card.settings.get("started_from") or {}).get("path")
+    name = _base_model(card) or (start and PurePath(start).name)
     lines = [
+        *([f"Started from the checkpoint `{name}`."] if name else []),
         f"Data: {source}; {summary['train_problems']:,} problems, {summary['valid_problems']:,} "
         f"held out for validation.",
         f"Steps: {summary['steps']:,} of {card.settings.get('problems_per_step', '?')} problems, "
@@ -158,6 +175,11 @@ def _training(card: ModelCard, facts: RunFacts, data_name: str) -> str:
             f"({'exact' if card.objective == 'autoregressive' else 'NELBO'})."
         )
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _plans(facts: RunFacts) -> str:
+    """The section on the plans, or nothing."""
+    return f"\n## Plans\n\n{_table(list(facts.plans))}\n" if facts.plans else ""
 
 
 def _results(facts: RunFacts) -> str:

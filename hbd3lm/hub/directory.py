@@ -65,8 +65,16 @@ def write_exported(
                 file.write(text)
 
 
-def check_target(folder: Path, overwrite: bool) -> None:
+def check_target(
+    folder: Path,
+    overwrite: bool,
+    sign: tuple[str, str] = (CONFIG_FILE, f'"{KEY}"'),
+    kind: str = "exported model",
+) -> None:
     """Refuse a place that holds something else.
+
+    Args:
+        sign: the file, and the text in it, by which a folder of this kind is known.
 
     Raises:
         UserError: a file, a folder with content without ``overwrite``, or with it a folder that
@@ -80,10 +88,10 @@ def check_target(folder: Path, overwrite: bool) -> None:
         raise UserError(
             f"--output_dir: {folder} is not empty; choose another folder, or give --overwrite"
         )
-    config = folder / CONFIG_FILE
-    if not config.is_file() or f'"{KEY}"' not in config.read_text("utf-8", errors="replace"):
+    file = folder / sign[0]
+    if not file.is_file() or sign[1] not in file.read_text("utf-8", errors="replace"):
         raise UserError(
-            f"--output_dir: {folder} is no exported model, so --overwrite does not delete it; "
+            f"--output_dir: {folder} is no {kind}, so --overwrite does not delete it; "
             "choose another folder"
         )
 

@@ -80,6 +80,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 
+def attention_probabilities(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+    """What :func:`attend` weighs the values with: float32 [N, H, Lq, Lk], every row sums to 1.
+
+    Made anew of queries, keys and a dense mask, for whoever wants to look: no pass of training or
+    sampling holds them.
+    """
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+    return (scores + mask).softmax(-1)
+
+
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """The same as two matrix products around a softmax.
 

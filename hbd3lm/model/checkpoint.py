@@ -21,7 +21,7 @@ import pickle
 import re
 import struct
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ import torch
 
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
+from hbd3lm.model.adapters import merge_adapters
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import Layout
 from hbd3lm.model.transformer import Transformer
@@ -55,6 +56,8 @@ class ModelCard:
         objective: ``diffusion`` or ``autoregressive``.
         tokenizer: ``name`` and ``fingerprint`` of the tokenizer it was trained with.
         settings: the run's whole configuration, for the record.
+        adapters: by module, the scale of low-rank adapters that the weights hold beside the
+            matrices; a network that :func:`load_network` gives has them merged.
     """
 
     model: ModelConfig
@@ -62,6 +65,7 @@ class ModelCard:
     objective: str
     tokenizer: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
+    adapters: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -70,6 +74,7 @@ class ModelCard:
             "layout": self.layout.to_dict(),
             "objective": self.objective,
             "tokenizer": self.tokenizer,
+            "adapters": self.adapters,
             "settings": self.settings,
         }
 
@@ -81,6 +86,7 @@ class ModelCard:
             values["objective"],
             values["tokenizer"],
             values["settings"],
+            values.get("adapters", {}),
         )
 
     def differences(self, other: ModelCard) -> list[str]:
@@ -92,6 +98,8 @@ class ModelCard:
                 if name == "name" or mine[group][name] == theirs[group].get(name):
                     continue
                 found.append(f"{group}.{name}: {theirs[group].get(name)} != {mine[group][name]}")
+        if self.adapters != other.adapters:
+            found.append(f"training.lora: {other.adapters} != {self.adapters}")
         if self.objective != other.objective:
             found.append(f"objective: {other.objective} != {self.objective}")
         return found
@@ -335,6 +343,14 @@ def load_network(
             for name, tensor in content.get("state_dict", {}).items()
             if name.startswith(NET_PREFIX)
         }
+    try:
+        weights = merge_adapters(weights, card.adapters)
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{what}: the adapters in {path} do not fit its matrices: {reason}"
+        ) from None
+    card = replace(card, adapters={})
     try:
         with torch.device("meta"):  # no memory is asked for in the name of a wrong description
             expected = Transformer(card.model).state_dict()

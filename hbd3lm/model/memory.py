@@ -101,8 +101,10 @@ def activation_bytes(
     whole = 2 * norm + attention + mlp + dropout
     depth, N, Lc, Ln = config.n_layers, shape.rows, shape.clean, shape.noisy
     if Ln:
-        # Clean tokens end at the last block's keys; noisy ones join theirs to those of the past.
-        clean = (depth - 1) * (whole + rotated_keys) + norm + keys + rotated_keys
+        # Clean tokens end at the last block's keys, or, where they predict, at its attention; noisy
+        # ones join theirs to those of the past.
+        clean = (depth - 1) * (whole + rotated_keys) + norm + rotated_keys
+        clean += attention if config.shift else keys
         joined = depth * 2 * K * s * (Lc + Ln)
         noisy = (depth - 1) * whole + norm + attention
         if not config.qk_norm:  # nobody reads the projection again once it is joined
@@ -116,7 +118,7 @@ def activation_bytes(
     if dense_mask:
         mask = N * (Lc * Lc + Ln * (Lc + Ln)) * s
         if mixed:
-            clean_layers = depth - 1 if Ln else depth
+            clean_layers = depth - 1 if Ln and not config.shift else depth
             pairs = clean_layers * Lc * Lc + depth * Ln * (Lc + Ln)
             mask += N * config.n_heads * pairs * s
     copies = 2 * count_weights(config)[0] if mixed else 0  # bf16 copies of the matrices
@@ -133,25 +135,28 @@ def estimate_training(
     device: str = "cpu",
     processes: int = 1,
     sharded: bool = False,
+    trained: float = 1.0,
 ) -> MemoryEstimate:
     """Bytes one process needs for its largest batch; see the head of this file.
 
     Args:
         average: the weights are averaged (EMA).
+        trained: share of the weights that are trained: of a frozen module, or one with low-rank
+            adapters, there are no gradients and moments.
         processes: with more than one, DDP keeps the gradients a second time.
         sharded: FSDP instead of DDP. Every process keeps a share of everything; what gathers the
             weights is the whole step, so that for its time they, and their gradients, are there
             as a whole as well. Worked out, not measured.
     """
     weights, matrices = count_weights(config)
-    moments = 2 * weights - (matrices if optimizer == "muon" else 0)
+    moments = round(trained * (2 * weights - (matrices if optimizer == "muon" else 0)))
     shares = processes if sharded else 1
     share = -(-weights // shares)
     gathered = weights if sharded and processes > 1 else 0
     twice = 2 if processes > 1 and not sharded else 1
     return MemoryEstimate(
         weights=4 * (share + gathered),
-        gradients=4 * (share * twice + gathered),
+        gradients=4 * round(trained * (share * twice + gathered)),
         optimizer=4 * -(-moments // shares),
         average=4 * share if average else 0,
         activations=activation_bytes(config, shape, mixed, dense_mask=device == "cpu"),

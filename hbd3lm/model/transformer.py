@@ -57,6 +57,15 @@ class Past(NamedTuple):
         return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
 
 
+class AttentionObserver(Protocol):
+    """Looks on while the network attends: see ``evaluate/attention_mass.py``."""
+
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, mixed: Tensor
+    ) -> None:
+        """``mixed`` [N, L, H * dh] is what the layer's heads have read."""
+
+
 class RMSNorm(nn.RMSNorm):
     """RMSNorm in the dtype of its input: mixed dtypes have no fused kernel."""
 
@@ -218,6 +227,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.attention_backend = attention
+        self.observer: AttentionObserver | None = None
+        """Called in every layer that attends, where one is set."""
         names = (SHARED,) if config.modules == "shared" else ("plan", "execution")
         self.stacks = nn.ModuleDict({name: Stack(config) for name in names})
 
@@ -279,6 +290,8 @@ class Transformer(nn.Module):
                 tiles = tokens.tiles if queries is tokens.tags else None
                 mask = build_mask(queries, tags, backend, q.dtype, tiles)
             mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
+            if self.observer is not None:
+                self.observer(i, q, k, v, mask, mixed)
             if select is not None and not by_row and i == last:
                 # Here they have been made, row by row, but go no further.
                 mixed, x = (t.flatten(0, 1)[select.flatten()] for t in (mixed, x))

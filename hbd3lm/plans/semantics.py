@@ -84,10 +84,10 @@ _INSTRUCTION = re.compile(
 _OPERAND = re.compile(r"(?:sum|difference|product|quotient)s?\s(?:of|between)\b", re.IGNORECASE)
 _QUESTION = re.compile(r"\?[\s\"')]*\Z")
 _CLAUSE = re.compile(r"(?<=[.!?;])\s+|\n+|,?\s+(?:and\s+)?then\s+", re.IGNORECASE)
-_GOAL = r"to\s+(?:find|get|determine|calculate|compute|obtain|see|know|learn|figure|answer)\b"
+GOAL = r"to\s+(?:find|get|determine|calculate|compute|obtain|see|know|learn|figure|answer)\b"
 # What a step is for is not done in it: "to find the sum, ..." before, "... to find the sum" after.
-_GOAL_FIRST = re.compile(rf"^\W*(?:\w+,?\s+)?{_GOAL}[^,]*,", re.IGNORECASE)
-_GOAL_LAST = re.compile(rf"\b{_GOAL}.*", re.IGNORECASE | re.DOTALL)
+GOAL_FIRST = re.compile(rf"^\W*(?:\w+,?\s+)?{GOAL}[^,]*,", re.IGNORECASE)
+GOAL_LAST = re.compile(rf"\b{GOAL}.*", re.IGNORECASE | re.DOTALL)
 
 
 def plan_operations(plan: str) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def plan_operations(plan: str) -> tuple[str, ...]:
     """
     found: list[str] = []
     for clause in _CLAUSE.split(plan[:MAX_CHARACTERS]):
-        clause = _GOAL_LAST.sub("", _GOAL_FIRST.sub("", clause))
+        clause = GOAL_LAST.sub("", GOAL_FIRST.sub("", clause))
         if _QUESTION.search(clause):
             continue
         step: list[str] = []

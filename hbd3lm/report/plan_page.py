@@ -7,11 +7,7 @@ script that may run is that one: the page's policy names its hash.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +33,7 @@ from hbd3lm.plans.quality import (
     results_of,
 )
 from hbd3lm.plans.review import FORMAT, VERSION, fingerprint_examples
+from hbd3lm.report.data_page import embed, page_script
 from hbd3lm.report.page import Picture, Table, render_template, write_html
 
 LONG_WORDS = 100  # about the 128 tokens a plan may have by default
@@ -78,8 +75,7 @@ def write_plan_page(
     Raises:
         UserError: ``path`` cannot be written.
     """
-    script = _template("plan_page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script, script_hash = page_script("plan_page.js")
     names = _short_names(data_path, other[2]) if other else ()
     html = render_template(
         "plan_page.html",
@@ -92,25 +88,10 @@ def write_plan_page(
         sample=min(SAMPLE, len(plans.examples)),
         seed=seed,
         script=script,
-        script_hash=f"sha256-{digest}",
+        script_hash=script_hash,
         data=embed(_page_data(plans, data_path, seed, other, names)),
     )
     write_html(path, html)
-
-
-def embed(value: Any) -> str:
-    """``value`` as JSON that can stand in a ``<script type="application/json">`` of any page.
-
-    Nothing in it can end the element or begin a comment, and no control character is left.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return re.sub(
-        "[<>&\\x7f-\\x9f\\u2028\\u2029\\ufeff]", lambda match: f"\\u{ord(match[0]):04x}", text
-    )
-
-
-def _template(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def _short_names(this: str, other: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hbd3lm.errors import UserError
 
@@ -11,9 +11,65 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 LATER_SETTINGS = {
     "optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2, "freeze": None,
-    "init_from": None, "hierarchical.match": "operations", "pack_len": None,
+    "init_from": None, "hierarchical.match": "operations", "pack_len": None, "lora.rank": 0,
+    "lora.plan_rank": None, "lora.exec_rank": None, "lora.alpha": None, "lora.dropout": 0.0,
 }  # fmt: skip
 """Settings of ``training`` that older checkpoints do not name, and what they were then."""
+
+
+MODULES = ("shared", "plan", "execution")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The ``training.lora`` group of the configuration."""
+
+    rank: int = 0
+    """Of the adapters beside every matrix of the blocks; 0: none, all weights are trained."""
+    plan_rank: int | None = None
+    """Separate modules: another rank for H; 0: all its weights are trained."""
+    exec_rank: int | None = None
+    """The same for L."""
+    alpha: float | None = None
+    """An adapter's product is multiplied by alpha / rank; None: twice the rank."""
+    dropout: float = 0.0
+    """On what an adapter reads, while training."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "plan_rank", "exec_rank"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UserError(f"training.lora.{name} must not be negative, got {value}")
+        if self.alpha is not None and self.alpha <= 0:
+            raise UserError(f"training.lora.alpha must be positive, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"training.lora.dropout must lie in [0, 1), got {self.dropout}")
+
+    def rank_of(self, module: str) -> int:
+        """The rank of the adapters of a module (``shared``, ``plan`` or ``execution``)."""
+        own = {"plan": self.plan_rank, "execution": self.exec_rank}.get(module)
+        return self.rank if own is None else own
+
+    def scales(self, modules: str) -> dict[str, float]:
+        """alpha / rank of each module that has adapters.
+
+        Raises:
+            UserError: ranks of H and L for a network in which they are one.
+        """
+        if modules == "shared":
+            for name in ("plan_rank", "exec_rank"):
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"training.lora.{name}={getattr(self, name)} is for separate modules; use "
+                        "training.lora.rank, or hierarchical.modules=separate"
+                    )
+        names = ("shared",) if modules == "shared" else ("plan", "execution")
+        ranks = {name: self.rank_of(name) for name in names}
+        return {
+            name: 2.0 if self.alpha is None else self.alpha / rank
+            for name, rank in ranks.items()
+            if rank
+        }
 
 
 @dataclass(frozen=True)
@@ -61,6 +117,8 @@ class TrainingConfig:
     init_from: str | None = None
     """Checkpoint file, run folder or exported folder whose (averaged) weights this run starts
     from, with an optimiser and steps of its own. Read once: a run that is resumed has its own."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Low-rank adapters instead of all weights."""
     batching: str = "bucket"
     """``bucket``: one problem a row, rows of similar length; ``pack``: several a row, and all
     batches of one shape, which holds every batch of the first steps."""
@@ -116,6 +174,12 @@ class TrainingConfig:
             raise UserError("training.pack_len belongs to training.batching=pack")
         if not 0 < self.decay_share <= 1:
             raise UserError(f"training.decay_share must lie in (0, 1], got {self.decay_share}")
+        if self.freeze is not None and self.lora.rank_of(self.freeze):
+            short = "plan" if self.freeze == "plan" else "exec"
+            raise UserError(
+                f"training.freeze={self.freeze} contradicts its adapters of rank "
+                f"{self.lora.rank_of(self.freeze)}; set training.lora.{short}_rank=0"
+            )
         for name, allowed in (
             ("optimizer", ("adamw", "muon")),
             ("lr_schedule", ("constant", "cosine", "wsd")),
@@ -234,6 +298,7 @@ def check_strategy(training: TrainingConfig, trainer: TrainerConfig) -> None:
         ("optimizer=muon" if training.optimizer == "muon" else None, "optimizer=adamw"),
         (f"gradient_draws={training.gradient_draws}" if training.gradient_draws else None,
          "gradient_draws=0"),
+        ("lora" if any(map(training.lora.rank_of, MODULES)) else None, "lora.rank=0"),
     ):  # fmt: skip
         if setting:
             raise UserError(

@@ -19,19 +19,22 @@ def make_optimizer(net: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
     """The optimiser ``training.optimizer`` names; frozen weights are left out.
 
     Weight decay on matrices only (not on embeddings, norms, biases). ``adamw`` is fused AdamW for
-    all weights; ``muon`` takes the matrices inside the blocks and leaves the rest to AdamW.
+    all weights; ``muon`` takes the matrices inside the blocks and leaves the rest to AdamW (all of
+    it, where the matrices have adapters).
     """
     hidden, heads, free = [], [], []
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.dim() < 2 or ".embedding." in name:
+        partly = getattr(parameter, "partly_frozen", False)  # decay would reach all of it
+        if parameter.dim() < 2 or ".embedding." in name or partly:
             free.append(parameter)
         else:
             (heads if ".head." in name else hidden).append(parameter)
     rest = [{"params": free, "weight_decay": 0.0}]
     betas = (config.beta1, config.beta2)
-    if config.optimizer == "adamw":
+    adapted = any(".lora_" in name for name, _ in net.named_parameters())
+    if config.optimizer == "adamw" or adapted:  # an adapter is a product: no matrix for Muon
         groups = [{"params": hidden + heads, "weight_decay": config.weight_decay}, *rest]
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
     if heads:

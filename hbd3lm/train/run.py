@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from hbd3lm.data.tokenizer import SPECIAL_TOKENS
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
@@ -42,6 +43,7 @@ from hbd3lm.train.checkpoints import (
 from hbd3lm.train.compiled import compile_losses
 from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
 from hbd3lm.train.data import ProblemData
+from hbd3lm.train.lora import attach, check_lora
 from hbd3lm.train.metrics_log import MetricsLog
 from hbd3lm.train.module import BrokenLossError, TrainingModule
 from hbd3lm.train.preemption import Preempted, StopSignals
@@ -111,6 +113,7 @@ def train(
     check_strategy(config, trainer_config)
     compiled_losses = compile_losses(config, trainer_config)
     check_freeze(config, card)
+    check_lora(config, card)
     run_dir = Path(run_dir)
     folder = run_dir / "checkpoints"
     last, best = folder / "last.ckpt", folder / "best.ckpt"
@@ -164,6 +167,7 @@ def train(
     card = replace(card, settings={**card.settings, "started_from": started_from})
     if config.freeze is not None:
         freeze(net, config.freeze)
+    attach(net, config.lora, len(SPECIAL_TOKENS))
     resume_from = found.path if found else None
     trainer.loggers = _make_loggers(trainer_config.loggers, run_dir, found.step if found else 0)
     module = (ShardedModule if sharded else TrainingModule)(
@@ -215,6 +219,7 @@ def train(
         "resumed_from": str(resume_from) if resume_from else None,
         "seconds": round(time.perf_counter() - started, 1),
         "parameters": net.count_parameters(),
+        "trained_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
         "frozen": config.freeze,
         "started_from": started_from,
         "train_problems": len(train_documents),

@@ -41,11 +41,17 @@ def check_freeze(config: TrainingConfig, card: ModelCard) -> None:
             "weights, so that freezing one freezes both; use hierarchical.modules=separate (which "
             f"may start from a shared model: {KEY}=...)"
         )
-    pretrained = card.settings.get("model", {}).get("path")  # of model=pretrained
-    if config.init_from is None and pretrained is None:
+    if not starts_trained(config, card):
         raise UserError(
             f"{setting}: the weights to keep are those of a run to start from; give {KEY}=RUN"
         )
+
+
+def starts_trained(config: TrainingConfig, card: ModelCard) -> bool:
+    """Does the run start from weights that somebody has trained?"""
+    model = card.settings.get("model", {})
+    pretrained = model.get("path") is not None and not model.get("scratch")  # model=pretrained
+    return pretrained or config.init_from is not None
 
 
 def freeze(net: Transformer, module: str) -> None:

@@ -134,6 +134,7 @@ def test_the_card_tells_data_command_and_metrics_of_the_run(home):
         f"{summary['parameters']:,} parameters",
         f"{ppl['segments']['all']['perplexity']:.3f} | embedded test, 3 problems |",
         "exact match, strict extraction",
+        "| plans by | `rules`, without a language model |",
         "average over training (EMA)",
         "HBD3LM.from_pretrained(",
         "AutoModel.from_pretrained(",

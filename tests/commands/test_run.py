@@ -223,7 +223,10 @@ def test_any_question_reaches_the_sampler_as_typed(text):
         ("modle=nano", "did you mean model?"),  # not mode, which is as near
         ("moel=nano", "did you mean model?"),
         ("mdoe=sample", "did you mean mode?"),
-        ("model=huge", "model=huge: there is no such model; choose from medium, nano, small, tiny"),
+        (
+            "model=huge",
+            "model=huge: there is no such model; choose from medium, nano, pretrained, small, tiny",
+        ),
         ("algo=gan", "choose from ar, flat, hierarchical, mdlm"),
         ("training.max_steps", "write KEY=VALUE"),
     ],
@@ -533,7 +536,7 @@ def test_an_evaluation_that_runs_out_of_memory_tells_what_to_lower(home, mode, m
     def out_of_memory(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("hbd3lm.evaluate.perplexity.perplexities", out_of_memory)
+    monkeypatch.setattr("hbd3lm.evaluate.perplexity.likelihoods", out_of_memory)
     monkeypatch.setattr("hbd3lm.evaluate.answers.generate", out_of_memory)
     assert evaluate(home, mode, "training.batch_size=4") == 1
     key = "training.batch_size" if mode == "ppl_eval" else "sampling.batch_size"
@@ -694,7 +697,7 @@ def test_help_and_refusals_load_no_heavy_library(argument, status):
         capture_output=True, text=True, timeout=60, cwd=REPOSITORY,
     )  # fmt: skip
     assert result.returncode in (status, None), result.stderr
-    expected = "model: medium, nano, small, tiny" if status == 0 else "did you mean"
+    expected = "model: medium, nano, pretrained, small, tiny" if status == 0 else "did you mean"
     assert expected in result.stdout + result.stderr
 
 

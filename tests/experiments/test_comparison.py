@@ -169,7 +169,8 @@ def test_votes_count_numbers_not_spellings():
     ("override", "message"),
     [
         ("experiment.compared=[hierarchical,flatt]", "no arm 'flatt'; choose from hierarchical"),
-        ("experiment.sweep_arms=[x]", "no arm 'x'"),
+        ("experiment.sweep_arms=[x]", "experiment.sweep_arms: there is no arm 'x'"),
+        ("experiment.majority_arms=[y]", "experiment.majority_arms: there is no arm 'y'"),
         ("experiment.compared=[]", "at least one arm"),
         ("experiment.extra_seeds=[9]", r"9 is none of experiment.seeds=\[0, 1, 2\]"),
     ],

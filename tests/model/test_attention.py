@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hbd3lm.model.attention import attend
+from hbd3lm.model.attention import attend, attention_probabilities
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
@@ -36,3 +36,18 @@ def test_a_hidden_key_does_not_reach_a_bf16_query():
     before = attend(q, k, v, mask)
     k[:, :, 1], v[:, :, 1] = 9.0, -9.0
     assert torch.equal(attend(q, k, v, mask), before)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_probabilities_sum_to_one_and_give_the_output(kv_heads):
+    torch.manual_seed(0)
+    q = torch.randn(2, 4, 5, 8)
+    k, v = (torch.randn(2, kv_heads, 7, 8) for _ in range(2))
+    hidden = torch.rand(2, 1, 5, 7) < 0.5
+    hidden[..., 0] = False
+    mask = torch.zeros(2, 1, 5, 7).masked_fill_(hidden, -torch.inf)
+    p = attention_probabilities(q, k, mask)
+    torch.testing.assert_close(p.sum(-1), torch.ones(2, 4, 5))
+    assert (p.masked_select(hidden.expand_as(p)) == 0).all()
+    mixed = p @ v.repeat_interleave(4 // kv_heads, dim=1)
+    torch.testing.assert_close(mixed, attend(q, k, v, mask))

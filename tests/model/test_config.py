@@ -22,6 +22,11 @@ SIZES = {"nano": (4, 128), "tiny": (8, 256), "small": (12, 768), "medium": (24, 
         ({"dropout": 1.0}, r"model\.dropout must lie in \[0, 1\)"),
         ({"norm": "batchnorm"}, r"model\.norm=batchnorm: choose one of rmsnorm, layernorm"),
         ({"mlp": "relu"}, r"model\.mlp=relu: choose one of gelu, swiglu"),
+        (
+            {"rope_scaling": (8.0, 4.0, 1.0, 64)},
+            r"model\.rope_scaling=.* low frequency factor below",
+        ),
+        ({"rope_scaling": (0.5, 1.0, 4.0, 64)}, r"model\.rope_scaling=.* a factor of at least 1"),
         ({"modules": "three"}, r"hierarchical\.modules=three: choose one of shared, separate"),
     ],
 )
@@ -39,6 +44,11 @@ def test_what_is_not_given_follows_from_the_sizes():
     assert config.resolved_head_dim == 8
     assert config.resolved_kv_heads == 2
     assert config.resolved_hidden_dim == 50
+
+
+def test_a_list_read_of_json_is_the_same_setting_as_a_tuple():
+    lists = ModelConfig(12, 24, 1, 4, rope_scaling=[8, 1, 4, 64])
+    assert lists == ModelConfig(12, 24, 1, 4, rope_scaling=(8.0, 1.0, 4.0, 64.0))
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -33,6 +33,13 @@ FIELDS = {
     "swiglu": {"mlp": "swiglu", "n_kv_heads": 2},
     "layernorm": {"norm": "layernorm", "qk_norm": False, "tie_embeddings": False},
     "separate": {"modules": "separate"},
+    "llama": {
+        "mlp": "swiglu",
+        "n_kv_heads": 2,
+        "qk_norm": False,
+        "shift": True,
+        "causal_context": True,
+    },
 }
 
 
@@ -43,7 +50,13 @@ def make_batch(config: ModelConfig, rows: int, autoregressive: bool = False):
     document = build_document(
         [1] * 60, {"plan": [2] * 64, "execution": [3] * 128}, layout, fill_id=4
     )
-    objective = BlockDiffusion(layout, config.vocab_size - 1, config.modules)
+    objective = BlockDiffusion(
+        layout,
+        config.vocab_size - 1,
+        config.modules,
+        shift=config.shift,
+        causal_context=config.causal_context,
+    )
     if autoregressive:
         objective = Autoregressive(layout)
     documents = [document] * rows
@@ -115,8 +128,12 @@ for _ in range(2):
     optimizer.step()
     optimizer.zero_grad()
 estimate = estimate_training(config, shape, optimizer='muon', average=False)
-scale = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, estimate.total)
+if sys.platform == "darwin":
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+else:  # where ru_maxrss begins with that of the parent process
+    lines = open("/proc/self/status").read().splitlines()
+    peak = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+print(peak, estimate.total)
 """
 
 

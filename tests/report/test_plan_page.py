@@ -15,8 +15,9 @@ from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.errors import UserError
 from hbd3lm.plans.compare import Difference, compare_plans, measure_plans
 from hbd3lm.plans.review import fingerprint_examples
+from hbd3lm.report.data_page import embed
 from hbd3lm.report.page import Picture
-from hbd3lm.report.plan_page import FAULTS, LONG_WORDS, difference_cells, embed, write_plan_page
+from hbd3lm.report.plan_page import FAULTS, LONG_WORDS, difference_cells, write_plan_page
 from tests.hostile import rows
 
 PICTURE = Picture("data:image/png;base64,AAAA", "four panels")

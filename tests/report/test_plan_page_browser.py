@@ -15,7 +15,7 @@ from hbd3lm.data.annotations import execution_text
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
 from hbd3lm.data.sources import load_problems
 from hbd3lm.plans.rules import plan_problem
-from tests.browser import launch
+from tests.browser import CONTRAST, UNNAMED, launch, open_page
 from tests.hostile import MEGABYTE, QUESTIONS, rows
 
 FAULTY = {
@@ -62,21 +62,6 @@ def context(browser):
     context.set_default_timeout(15_000)
     yield context
     context.close()
-
-
-def open_page(context, path: Path):
-    """The page, with its errors and everything it asked the network for."""
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda message: page.problems.append(message.text))
-    page.on("dialog", lambda dialog: (page.problems.append(dialog.message), dialog.dismiss()))
-    page.on(
-        "request",
-        lambda r: r.url.startswith(("file:", "data:", "blob:")) or page.problems.append(r.url),
-    )
-    page.goto(path.as_uri())
-    return page
 
 
 def names(page) -> list[str]:
@@ -305,39 +290,9 @@ def test_the_page_fits_narrow_and_wide_and_its_text_has_contrast(browser, files,
     context.close()
 
 
-# The lowest contrast (WCAG 2) of any enabled element with text of its own against what is behind.
-CONTRAST = """() => {
-  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1); return canvas.getImageData(0, 0, 1, 1).data; };
-  const luminance = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.04045 ? c / 12.92
-    : ((c + 0.055) / 1.055) ** 2.4).reduce((s, c, i) => s + c * [0.2126, 0.7152, 0.0722][i], 0);
-  let worst = {ratio: 99};
-  for (const node of document.querySelectorAll("body *")) {
-    const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    if (!own || node.closest(":disabled, script, kbd, .hidden, .skip, noscript, dialog, [hidden]"))
-      continue;
-    let behind = node;
-    while (behind && rgb(getComputedStyle(behind).backgroundColor)[3] === 0)
-      behind = behind.parentElement;
-    const [a, b] = [getComputedStyle(node).color,
-      behind ? getComputedStyle(behind).backgroundColor : "white"].map((c) => luminance(rgb(c)));
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < worst.ratio) worst = {ratio, text: node.textContent.slice(0, 60), tag: node.tagName,
-      css: node.className};
-  }
-  return worst;
-}"""
-
-
 def test_every_control_has_a_name(context, files):
     page = open_page(context, files / "plans.html")
-    unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, textarea")].filter((node) =>
-          !(node.textContent.trim() || node.getAttribute("aria-label") || node.labels?.length))
-          .map((node) => node.outerHTML)"""
-    )
-    assert unnamed == []
+    assert page.evaluate(UNNAMED) == []
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,9 @@ def run(
     documents = random_documents(layout, 14) if documents is None else documents
     objective = objective or BlockDiffusion(layout, MASK, modules)
     kind = "autoregressive" if isinstance(objective, Autoregressive) else "diffusion"
-    settings = {"training": dict(vars(config)), "seed": seed}
-    card = ModelCard(model, layout, kind, {"name": "toy", "fingerprint": tokenizer}, settings)
+    settings = {"training": asdict(config), "seed": seed}
+    about = {"name": "toy", "fingerprint": tokenizer}
+    card = ModelCard(model, layout, kind, about, settings, config.lora.scales(modules))
     return train(net, objective, documents, documents[:3], config, trainer, card, folder, seed)
 
 

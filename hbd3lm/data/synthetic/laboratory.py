@@ -8,6 +8,7 @@ differs between methods is how well they read and plan.
 
 from __future__ import annotations
 
+import functools
 import re
 from fractions import Fraction
 
@@ -20,6 +21,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 _MOST_DRAWN = 3_000_000
 
 
+@functools.lru_cache(maxsize=2)  # drawn once for both splits: rare kinds take minutes
 def laboratory_problems(
     train: int,
     test: int,
@@ -27,7 +29,7 @@ def laboratory_problems(
     min_steps: int = 1,
     max_steps: int = 1,
     largest_number: int = 20,
-) -> tuple[list[Problem], list[Problem]]:
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """So many training and held-out problems, no question twice.
 
     Args:
@@ -53,7 +55,7 @@ def laboratory_problems(
             if largest_in_solution(problem) <= largest_number
         }
         if len(small) >= count:
-            problems = list(small.values())
+            problems = tuple(small.values())
             return problems[:train], problems[train:count]
         if drawn >= _MOST_DRAWN:
             raise UserError(

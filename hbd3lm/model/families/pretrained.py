@@ -103,7 +103,9 @@ def _bd3lm(
 
     # GPT-2's text ends in <|endoftext|>, its last token; theirs has the mask behind it.
     ends = [GPT2_END] if rows == GPT2_END + 2 else []
-    return Pretrained(path, fields, rows - 1, ends, limit, read_stack, rows - 1, note)
+    has_tokenizer = any((path / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    tokenizer = None if has_tokenizer else "gpt2"
+    return Pretrained(path, fields, rows - 1, ends, limit, read_stack, rows - 1, note, tokenizer)
 
 
 def _end_ids(config: Mapping[str, Any]) -> list[int]:

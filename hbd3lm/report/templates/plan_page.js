@@ -1,4 +1,3 @@
-"use strict";
 // The problems of a plan file: filtered, shown one at a time, judged. Texts of the file reach the
 // document through textContent only. Verdicts live in localStorage under the file's fingerprint.
 (() => {
@@ -6,11 +5,8 @@
   const problems = data.problems;
   const byId = new Map(problems.map((problem, index) => [problem.id, index]));
   const KEY = "hbd3lm-review:" + data.fingerprint;
-  const ROW = 58; // px, as in the style
-  const CUT = 3000; // characters shown of a long text before it is asked for
-
-  const $ = (id) => document.getElementById(id);
-  const list = $("list"), all = $("all"), card = $("problem");
+  const { $, el, visible, fillCut, button, saveJson, makeList } = reader;
+  const list = $("list"), card = $("problem");
 
   let verdicts = new Map(); // id -> {verdict, plan?}
   let undo = []; // [index, what was there before]
@@ -20,24 +16,6 @@
   let editing = false;
   let waiting = false; // a filter was changed meanwhile
   const pressed = new Set(); // faults asked for
-
-  function el(tag, attributes, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes || {})) {
-      if (name === "on") for (const [event, f] of Object.entries(value)) node.addEventListener(event, f);
-      else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
-    }
-    for (const child of children) if (child !== null) node.append(child); // strings become text nodes
-    return node;
-  }
-
-  // Control characters as the pictures Unicode has for them; the length stays the same.
-  function visible(text) {
-    return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) => {
-      const code = c.charCodeAt(0);
-      return code < 32 ? String.fromCharCode(0x2400 + code) : code === 127 ? "\u2421" : "\ufffd";
-    });
-  }
 
   // --- verdicts ---------------------------------------------------------------------------------
 
@@ -121,12 +99,7 @@
       format: data.format, version: data.version, fingerprint: data.fingerprint,
       data_path: data.data_path, examples: problems.length, saved: new Date().toISOString(), verdicts: rows(),
     };
-    const blob = new Blob([JSON.stringify(content, null, 1) + "\n"], { type: "application/json" });
-    const link = el("a", { href: URL.createObjectURL(blob), download: "review.json" });
-    document.body.append(link);
-    link.click();
-    link.remove();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    saveJson("review.json", content);
     kept = true;
     say(content.verdicts.length + " verdicts saved");
   }
@@ -220,36 +193,16 @@
 
   const SIGNS = { good: "✓ good", bad: "✗ bad", edited: "✎ edited" };
 
-  function drawList() {
-    all.style.height = shown.length * ROW + "px";
-    const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4);
-    const last = Math.min(shown.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 4);
-    const nodes = [];
-    for (let position = first; position < last; position++) {
-      const problem = problems[shown[position]];
-      const entry = verdicts.get(problem.id);
-      const row = el("div", {
-        class: "row", role: "option", id: "row-" + position, "aria-selected": String(position === current),
-        "aria-setsize": shown.length, "aria-posinset": position + 1,
-        on: { click: () => { go(position); list.focus({ preventScroll: true }); } },
-      },
-        el("div", { class: "top" }, el("span", { class: "name", dir: "auto" }, visible(problem.id.slice(0, 200))),
-          entry ? el("span", { class: "said " + entry.verdict }, SIGNS[entry.verdict])
-            : el("span", { class: "said" }, problem.faults.length ? "⚑ " + problem.faults.length : "")),
-        el("div", { class: "what", dir: "auto" }, visible(problem.question.slice(0, 160))));
-      row.style.top = position * ROW + "px";
-      nodes.push(row);
-    }
-    if (!shown.length) nodes.push(el("p", { class: "none" }, "No problem fits these filters."));
-    all.replaceChildren(...nodes);
-    list.setAttribute("aria-activedescendant", shown.length ? "row-" + current : "");
-  }
-
-  function reveal() {
-    const top = current * ROW;
-    if (top < list.scrollTop) list.scrollTop = top;
-    else if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
-  }
+  const rowsInSight = makeList(list, $("all"), (position) => {
+    const problem = problems[shown[position]];
+    const entry = verdicts.get(problem.id);
+    return [
+      el("div", { class: "top" }, el("span", { class: "name", dir: "auto" }, visible(problem.id.slice(0, 200))),
+        entry ? el("span", { class: "said " + entry.verdict }, SIGNS[entry.verdict])
+          : el("span", { class: "said" }, problem.faults.length ? "⚑ " + problem.faults.length : "")),
+      el("div", { class: "what", dir: "auto" }, visible(problem.question.slice(0, 160))),
+    ];
+  }, (position) => go(position));
 
   function go(position) {
     if (!shown.length || editing) return;
@@ -258,12 +211,6 @@
   }
 
   // --- one problem ------------------------------------------------------------------------------
-
-  function cut(text) {
-    if (text.length <= CUT) return text.length;
-    const code = text.charCodeAt(CUT - 1);
-    return code >= 0xd800 && code < 0xdc00 ? CUT - 1 : CUT; // not through a pair
-  }
 
   const ROLES = { a: ": the answer", r: ": a result of the solution" };
 
@@ -290,13 +237,7 @@
       body.textContent = "no text";
       return section;
     }
-    const fill = (end) => body.replaceChildren(...marked(text, marks || [], end));
-    fill(cut(text));
-    if (cut(text) < text.length) {
-      const more = el("button", { type: "button", class: "more", on: { click: () => { fill(text.length); more.remove(); } } },
-        "Show all " + text.length.toLocaleString("en") + " characters");
-      section.append(more);
-    }
+    fillCut(body, text, (end) => marked(text, marks || [], end));
     return section;
   }
 
@@ -313,14 +254,9 @@
     return el("ul", { class: "notes" }, ...items);
   }
 
-  function button(label, key, attributes, click) {
-    return el("button", { type: "button", ...attributes, on: { click: click } }, label, el("kbd", { "aria-hidden": "true" }, key));
-  }
-
   function show() {
     drawCard();
-    reveal();
-    drawList();
+    rowsInSight.show(shown.length, current);
     const judged = shown.filter((index) => verdicts.has(problems[index].id)).length;
     const of = shown.length.toLocaleString("en");
     $("inspected").textContent = judged.toLocaleString("en") + " of " + of + " inspected" + (sample ? " (sample)" : "");
@@ -450,8 +386,6 @@
   $("file").addEventListener("change", () => { if ($("file").files.length) load($("file").files[0]); $("file").value = ""; });
   $("help").addEventListener("click", () => $("keys").showModal());
   $("close").addEventListener("click", () => $("keys").close());
-  list.addEventListener("scroll", () => requestAnimationFrame(drawList));
-  window.addEventListener("resize", drawList);
   window.addEventListener("storage", (event) => { if (event.key === KEY && !editing) { read(); show(); } });
   window.addEventListener("beforeunload", (event) => { if (!kept || editing) event.preventDefault(); });
 

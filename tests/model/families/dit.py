@@ -19,11 +19,11 @@ SIZES = {
 }  # fmt: skip
 
 
-def random_weights(seed: int = 0) -> dict[str, Tensor]:
+def random_weights(seed: int = 0, vocabulary: int = VOCABULARY) -> dict[str, Tensor]:
     """A checkpoint's tensors by name, every one of them random, in the order of the network's."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {
-        "vocab_embed.embedding": (VOCABULARY, DIM),
+        "vocab_embed.embedding": (vocabulary, DIM),
         "sigma_map.mlp.0.weight": (COND, 256),
         "sigma_map.mlp.0.bias": (COND,),
         "sigma_map.mlp.2.weight": (COND, COND),
@@ -44,8 +44,8 @@ def random_weights(seed: int = 0) -> dict[str, Tensor]:
         }
     shapes |= {
         "output_layer.norm_final.weight": (DIM,),
-        "output_layer.linear.weight": (VOCABULARY, DIM),
-        "output_layer.linear.bias": (VOCABULARY,),
+        "output_layer.linear.weight": (vocabulary, DIM),
+        "output_layer.linear.bias": (vocabulary,),
         "output_layer.adaLN_modulation.weight": (2 * DIM, COND),
         "output_layer.adaLN_modulation.bias": (2 * DIM,),
     }

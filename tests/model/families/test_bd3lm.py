@@ -15,8 +15,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hbd3lm import cli
+from hbd3lm.data.tokenizer import load_tokenizer
 from hbd3lm.errors import UserError
 from hbd3lm.model.batch import Tokens
+from hbd3lm.model.checkpoint import load_network
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.families.pretrained import fill_network, read_pretrained
 from hbd3lm.model.mask import Tags
@@ -32,6 +35,7 @@ from tests.model.families.dit import (
 )
 
 LENGTH, MASK = 16, VOCABULARY - 1
+GPT2 = Path(__file__).resolve().parents[4] / "shared" / "data" / "gpt2"
 
 
 def write_hub(
@@ -184,6 +188,60 @@ def test_without_an_average_the_last_weights_are_taken_and_that_is_said(tmp_path
     ours = our_logits(load(tmp_path / "last.ckpt"), x_t, x_0, 4)
     torch.testing.assert_close(ours, their_logits(weights, x_t, x_0, 4), atol=1e-4, rtol=1e-4)
     assert "no average" in read_pretrained(tmp_path / "last.ckpt").note
+
+
+# -- model=pretrained -------------------------------------------------------------------------
+
+RUN = (
+    "model=pretrained", "data=embedded", "data.num_train=12", "hierarchical.exec_len=64",
+    "training.max_steps=1", "training.batch_size=2", "training.valid_samples=1", "trainer=cpu",
+    "trainer.precision=32-true", "trainer.loggers=[csv]", "training.learning_rate=1e-9",
+)  # fmt: skip
+
+
+def train(monkeypatch, *settings: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["hbd3lm"])
+    try:
+        return cli.main(["train", *RUN, *settings]) or 0
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_a_run_starts_from_a_checkpoint_with_its_own_tokenizer(tmp_path, monkeypatch):
+    """Here with the tokenizer that ships with the package; theirs is GPT-2's."""
+    tokenizer = load_tokenizer("gsm")
+    text = tokenizer.vocab_size - 5
+    weights = random_weights(vocabulary=text + 1)
+    folder = write_hub(tmp_path / "hub", weights, vocab_size=text + 1, model_length=1024)
+    tokenizer.save(folder)
+    assert train(monkeypatch, f"model.path={folder}", f"run_dir={tmp_path}/run") == 0
+    net, card = load_network(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert card.settings["started_from"]["path"] == str(folder)
+    assert not card.model.shift and card.model.head_bias
+    table = net.stacks["shared"].embedding.weight
+    torch.testing.assert_close(table[:text], weights["vocab_embed.embedding"][:text])
+    torch.testing.assert_close(table[-1], weights["vocab_embed.embedding"][-1])
+
+
+@pytest.mark.skipif(not GPT2.is_dir(), reason="needs GPT-2's tokenizer in ../shared/data")
+def test_a_lightning_file_comes_with_gpt2_and_says_which_weights(tmp_path, monkeypatch, capsys):
+    content = lightning_content(random_weights(vocabulary=50_258))
+    torch.save(content, tmp_path / "last.ckpt")
+    place = (f"model.path={tmp_path}/last.ckpt", f"run_dir={tmp_path}/run")
+    assert train(monkeypatch, *place, f"data.dir={GPT2.parent}") == 0
+    assert "averaged weights (EMA)" in capsys.readouterr().out
+    _, card = load_network(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert card.model.vocab_size == 50_257 + 5 and card.tokenizer["name"] == "gpt2"
+
+
+def test_another_vocabulary_is_refused(tmp_path, monkeypatch, capsys):
+    """As of a checkpoint trained on another tokenizer's text (LM1B's, say)."""
+    sizes = {"vocab_size": 3000, "model_length": 1024}
+    folder = write_hub(tmp_path / "hub", random_weights(vocabulary=3000), **sizes)
+    load_tokenizer("gsm").save(folder)
+    assert train(monkeypatch, f"model.path={folder}", f"run_dir={tmp_path}/run") == 1
+    error = capsys.readouterr().err
+    assert "has 4091 tokens, the embedding 2999 rows" in error and error.count("\n") == 1
 
 
 # -- refusals ---------------------------------------------------------------------------------
