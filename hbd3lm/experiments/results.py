@@ -223,10 +223,8 @@ def command_of(study: Study) -> str:
         f"{'+' * key.startswith('+')}experiment.{key.lstrip('+')}={override_value(value)}"
         for key, value in given.items()
     ]
-    kept = [o for o in study.base[1:] if o not in study.settings.settings]
-    return shlex.join(
-        ["python", "main.py", "mode=experiment", f"experiment={study.name}", *mine, *kept]
-    )
+    words = ["mode=experiment", f"experiment={study.name}", *mine, *study.given]
+    return shlex.join(["python", "main.py", *words])
 
 
 def versions() -> dict[str, str | None]:

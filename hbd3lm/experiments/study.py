@@ -59,10 +59,12 @@ class Study:
     Attributes:
         settings: the ``experiment`` group: what is compared, seeds, sizes.
         base: overrides common to all runs: the experiment's, then the user's.
+        given: of these, the user's.
     """
 
     settings: DictConfig
     base: tuple[str, ...]
+    given: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, name: str, overrides: Sequence[str] = (), smoke: bool = False) -> Study:
@@ -100,7 +102,7 @@ class Study:
         for group_name, belong in BELONG.items():
             if any(o.startswith(f"{group_name}=") for o in others):
                 settings = [s for s in settings if not s.startswith(belong)]
-        study = cls(group, ("trainer.devices=1", *settings, *others))
+        study = cls(group, ("trainer.devices=1", *settings, *others), tuple(others))
         devices = compose(study.base).trainer.devices
         if devices != 1:
             raise UserError(

@@ -158,6 +158,8 @@ def test_metrics_hold_settings_seeds_versions_and_the_commands_of_every_run(writ
     [
         ("abstraction", ["experiment.seeds=[7,8]", "model=tiny", "eval.samples=3"], False),
         ("abstraction", ["experiment.output_dir='a b/c'", "experiment.arms=[shared]"], True),
+        # The user's settings that happen to be the experiment's own were once left out.
+        ("transfer", ["data=laboratory", "data.max_steps=3", "data.largest_number=60"], False),
         (
             "comparison",
             [
