@@ -449,4 +449,5 @@ def _lines(axes, curves: dict, value: Callable[[list[Measured]], Estimate]) -> N
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)
     axes.minorticks_off()
