@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from hbd3lm import cli
 from hbd3lm.commands import run
+from hbd3lm.experiments.study import Study
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -126,8 +127,8 @@ def check_verb(words: list[str]) -> None:
     else:
         check_flags(parser_of(module), rest)
     if name == "experiment":
-        name, *settings = [word for word in rest if not word.startswith("--")]
-        check_settings(["mode=experiment", f"experiment={name}", *settings])
+        experiment, *settings = [word for word in rest if not word.startswith("--")]
+        Study.open(experiment, settings, "--smoke" in rest)
 
 
 def check_script(words: list[str], variables: list[str]) -> None:

@@ -53,6 +53,9 @@ def executable(path: Path, text: str) -> Path:
     return path
 
 
+USER_CHOICES = ("PYTHON", "TORCH", "EXTRAS")  # make passes them on to the tests, too
+
+
 @pytest.fixture
 def setup(tmp_path):
     """Runs a copy of setup.sh with stand-ins for Python, pip and nvidia-smi.
@@ -87,7 +90,7 @@ def setup(tmp_path):
             capture_output=True,
             text=True,
             env={
-                **{k: v for k, v in os.environ.items() if k not in ("PYTHON", "TORCH")},
+                **{k: v for k, v in os.environ.items() if k not in USER_CHOICES},
                 "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
                 "PIP_LOG": str(log),
                 "INDEX_STATUS": "0" if index else "1",

@@ -13,8 +13,8 @@ from hbd3lm.experiments.race import Speed
 from hbd3lm.experiments.results import Column, Table
 from hbd3lm.experiments.statistics import (
     Estimate,
-    accuracy_difference_estimate,
     accuracy_estimate,
+    paired_estimate,
     ratio_estimate,
 )
 from hbd3lm.experiments.study import Study, compose
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def accuracy_table(arms: Sequence[Arm], guess: dict[str, Any]) -> Table:
+    votes = max((len(model.votes) for arm in arms for model in arm.models), default=0)
     rows = []
     for arm in arms:
         voters = arm.votes()
@@ -43,12 +44,15 @@ def accuracy_table(arms: Sequence[Arm], guess: dict[str, Any]) -> Table:
                 arm.name,
                 accuracy_estimate(arm.right),
                 accuracy_estimate(arm.matrix(lambda model: model.right("flexible"))),
-                drawn,
-                vote,
                 float(silent.mean()),
+                *([drawn, vote] if votes else []),
             ]
         )
-    votes = max((len(model.votes) for arm in arms for model in arm.models), default=0)
+    extra = [Column("one sample", "share"), Column(f"maj@{votes}", "share")] if votes else []
+    note = f"{arms[0].right.shape[1]} problems, {len(arms[0].models)} seed(s)"
+    if votes:
+        voters = max(len(arm.votes()) for arm in arms)
+        note += f"; sampled answers and votes are of {voters} seed(s)"
     return Table(
         "accuracy",
         "Answers right, with 95 % intervals",
@@ -56,14 +60,11 @@ def accuracy_table(arms: Sequence[Arm], guess: dict[str, Any]) -> Table:
             Column("model"),
             Column("greedy, strict", "share"),
             Column("greedy, flexible", "share"),
-            Column("one sample", "share"),
-            Column(f"maj@{votes}", "share"),
             Column("no answer line", "share"),
+            *extra,
         ],
         rows,
-        f"{arms[0].right.shape[1]} problems, {len(arms[0].models)} seed(s); sampled answers and "
-        f"votes are of {len(arms[0].votes())} seed(s). The best guesser that understands nothing "
-        f"is right in {guess['best']:.1%}.",
+        f"{note}. The best guesser that understands nothing is right in {guess['best']:.1%}.",
     )
 
 
@@ -321,7 +322,7 @@ def vote_findings(arms: Sequence[Arm]) -> list[str]:
             continue
         voted = np.stack([model.voted() for model in voters])
         greedy = np.stack([model.right() for model in voters])
-        d = accuracy_difference_estimate(voted, greedy)
+        d = paired_estimate(voted, greedy)
         word = "neither helps nor hurts measurably"
         if d.low > 0 or d.high < 0:
             word = "helps" if d.low > 0 else "hurts"
@@ -387,6 +388,7 @@ def draw(
             )
             if p.label != name:
                 text = p.label.removeprefix(f"{name}, ").removeprefix(f"{name}-")
+                text = text.replace("threshold ", "≥ ")
                 right.annotate(text, (place, p.accuracy.value), fontsize=6, xytext=(3, 3),
                                textcoords="offset points", color=color[name])  # fmt: skip
     right.set_xscale("log")

@@ -34,7 +34,7 @@ from hbd3lm.plans.interventions import (
     without_purposes,
 )
 from hbd3lm.plans.numbers import find_numbers, number_value
-from hbd3lm.plans.semantics import operation_distance, plan_operations, solution_operations
+from hbd3lm.plans.semantics import compare_operations, plan_operations, solution_operations
 
 GOLD, OWN = "gold", "own"
 PLANS = {
@@ -331,10 +331,17 @@ def _attention(run: Run, own: Records) -> dict[str, Any]:
 # --- what a record shows ------------------------------------------------------------------------
 
 
-def carries_out(plan: str, execution: str) -> bool | None:
-    """Whether an execution carries out a plan's operations, in order; None if it names none."""
-    said = plan_operations(plan)
-    return operation_distance(said, solution_operations(execution)) == 0 if said else None
+def agreement(plan: str, execution: str) -> float | None:
+    """How much an execution does of what a plan says: 1 - distance / length of the longer.
+
+    1: the same operations in the same order. 0: nothing in common, or no calculation that can be
+    read. None: the plan names no operation.
+    """
+    said, done = plan_operations(plan), solution_operations(execution)
+    if not said:
+        return None
+    found = compare_operations(said, done)
+    return found.similarity if found else 0.0
 
 
 def holds_any(record: Mapping[str, Any], numbers: Sequence[float]) -> bool:

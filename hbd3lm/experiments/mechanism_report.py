@@ -16,7 +16,7 @@ from hbd3lm.experiments.mechanism import (
     Likeness,
     Material,
     Measured,
-    carries_out,
+    agreement,
     holds_any,
     likeness,
     unlike,
@@ -107,8 +107,11 @@ class PlanRow:
         self.gold_nats = np.array([[m.nats[GOLD][i] for i in self.ids] for m in models])
         self.tokens = np.array([[m.tokens[i] for i in self.ids] for m in models])
         done = [[m.given[name][i] for m in models] for i in self.ids]
-        self.follows = _judge([[(r["plan"], r["execution"]) for r in row] for row in done])
-        self.follows_gold = _judge([[(gold[r["id"]], r["execution"]) for r in row] for row in done])
+        self.agrees = _judge([[(r["plan"], r["execution"]) for r in row] for row in done])
+        self.agrees_gold = _judge([[(gold[r["id"]], r["execution"]) for r in row] for row in done])
+        self.follows, self.follows_gold = (
+            None if found is None else found == 1 for found in (self.agrees, self.agrees_gold)
+        )
         self.p = self.adjusted = None
         if name != GOLD and self.ids:
             # Every seed's models are tested apart; the least certain of them counts.
@@ -132,13 +135,13 @@ def _verdicts(models: Arm, name: str, ids: Sequence[str], key: str) -> np.ndarra
 
 
 def _judge(pairs: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray | None:
-    """Of plans and executions [problems, seeds], which are carried out: [seeds, problems].
+    """Agreement of plans and executions [problems, seeds]: [seeds, problems].
 
     Only problems for which every seed's plan names operations; None if there are none.
     """
-    table = [[carries_out(*pair) for pair in row] for row in pairs]
+    table = [[agreement(*pair) for pair in row] for row in pairs]
     defined = [row for row in table if None not in row]
-    return np.array(defined, dtype=float).T if defined else None
+    return np.array(defined).T if defined else None
 
 
 def _plan_rows(models: Arm, material: Material) -> dict[str, PlanRow]:
@@ -200,6 +203,8 @@ def _operation_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
             Column("problems", 0),
             Column("those of the plan given", "share"),
             Column("those of the gold plan", "share"),
+            Column("agreement with the plan given", 2),
+            Column("agreement with the gold plan", 2),
         ],
         [
             [
@@ -208,13 +213,17 @@ def _operation_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
                 0 if row.follows_gold is None else row.follows_gold.shape[1],
                 None if row.follows is None else accuracy_estimate(row.follows),
                 None if row.follows_gold is None else accuracy_estimate(row.follows_gold),
+                None if row.agrees is None else mean_estimate(row.agrees),
+                None if row.agrees_gold is None else mean_estimate(row.agrees_gold),
             ]
             for arm, found in plans.items()
             for row in found.values()
         ],
-        "In the same order, as read off the calculations and off the plan's instructions; a share "
-        "of something may be a product or a quotient. Problems: those whose gold plan names "
-        "operations. An execution without a calculation that can be read carries out none.",
+        "All of them and in the same order, as read off the calculations and off the plan's "
+        "instructions; a share of something may be a product or a quotient. Problems: those whose "
+        "gold plan names operations. An execution without a calculation that can be read carries "
+        "out none. "
+        "Agreement: 1 - operations to insert, delete or replace / length of the longer sequence.",
     )
 
 

@@ -262,7 +262,12 @@ def test_the_command_serves_this_machine_alone_until_interrupted(tmp_path):
     command = [sys.executable, "-m", "hbd3lm.cli", "demo", "--checkpoint", tmp_path / "model",
                "--port", str(port)]  # fmt: skip
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as p:
         try:
             line = p.stdout.readline()

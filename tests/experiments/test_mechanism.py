@@ -17,7 +17,7 @@ from hbd3lm.experiments.mechanism import (
     OWN,
     PLANS,
     Measured,
-    carries_out,
+    agreement,
     change_plans,
     compare_texts,
     holds_any,
@@ -132,13 +132,14 @@ EXECUTION = "There are 12/3 = 4 mugs.\nThat leaves 9-4 = 5.\n#### 5"
 
 
 def test_an_execution_follows_the_plan_whose_operations_it_carries_out():
-    assert carries_out(SWAPPED, EXECUTION) is True
-    assert carries_out(GOLD, EXECUTION) is False
-    assert carries_out(GOLD, "12*3 = 36\n36+9 = 45\n#### 45") is True
-    # In another order it is another calculation; without a calculation it follows nothing.
-    assert carries_out(SWAPPED, "9-3 = 6\n12/6 = 2\n#### 2") is False
-    assert carries_out(SWAPPED, "#### 5") is False
-    assert carries_out("", EXECUTION) is None
+    assert agreement(SWAPPED, EXECUTION) == 1
+    assert agreement(GOLD, EXECUTION) == 0
+    assert agreement(GOLD, "12*3 = 36\n36+9 = 45\n#### 45") == 1
+    # One of two operations; in another order it is another calculation; none is no obedience.
+    assert agreement(SWAPPED, "12/3 = 4\n4+9 = 13\n#### 13") == 0.5
+    assert agreement(SWAPPED, "9-3 = 6\n12/6 = 2\n#### 2") < 1
+    assert agreement(SWAPPED, "#### 5") == 0
+    assert agreement("", EXECUTION) is None
 
 
 def test_gold_operations_are_those_of_the_gold_plan_whatever_plan_was_given(finished):
@@ -157,7 +158,7 @@ def test_gold_operations_are_those_of_the_gold_plan_whatever_plan_was_given(fini
     model = Measured(given, {}, nats, dict.fromkeys(given["gold"], 10.0), {})
     row = PlanRow("swapped", [model], dict.fromkeys(given["gold"], GOLD))
     assert row.follows.mean() == 1
-    assert row.follows_gold.mean() == 0
+    assert row.follows_gold.mean() == row.agrees_gold.mean() == 0
 
 
 def test_numbers_taken_over_are_found_as_numbers_not_as_digits():

@@ -24,6 +24,7 @@ from hbd3lm.experiments.statistics import (
     majority,
     mcnemar,
     mean_estimate,
+    paired_estimate,
     rate_difference_estimate,
     ratio_estimate,
 )
@@ -257,6 +258,21 @@ def test_models_that_are_always_right_may_differ_as_much_as_their_problems_can_h
     other[0, 3] = False
     expected = difference_estimate(right, other)
     assert accuracy_difference_estimate(right, other) == expected
+
+
+def test_a_model_before_and_after_is_paired_with_itself():
+    """Of 40 problems 4 are won and 1 is lost: (4 - 1) / 40."""
+    before = np.array([False] * 20 + [True] * 20)
+    after = before.copy()
+    after[:4], after[-1] = True, False
+    found = paired_estimate(after, before)
+    assert found.value == pytest.approx(3 / 40)
+    assert found == mean_estimate(after.astype(float) - before)
+    same = paired_estimate(before, before)
+    most = accuracy_estimate(np.zeros(40)).high
+    assert (same.value, same.low, same.high) == (0.0, -most, most)
+    with pytest.raises(ValueError, match="not of the same models and problems"):
+        paired_estimate(before, np.stack([before, before]))
 
 
 def test_shares_of_several_answers_to_a_problem_are_no_verdicts():
