@@ -74,6 +74,14 @@ class Measured:
     nats: dict[str, np.ndarray]
     tokens: dict[str, np.ndarray]
 
+    def of(self, kept: np.ndarray) -> Measured:
+        """The same on some problems: kept [problems], bool."""
+        return Measured(
+            [record for record, keep in zip(self.records, kept) if keep],
+            {name: values[kept] for name, values in self.nats.items()},
+            {name: values[kept] for name, values in self.tokens.items()},
+        )
+
     def correct(self, kind: str = "strict") -> np.ndarray:
         """[problems] was the answer right?"""
         return np.array([record[f"correct_{kind}"] for record in self.records], dtype=float)
@@ -91,9 +99,11 @@ def run(study: Study) -> Results:
         for seed in study.seeds
     }
 
+    unseen = _unseen(source, study)
+
     def work(run: Run, *further: str) -> Measured:
         run.train()
-        return _measure(run, *further)
+        return _measure(run, *further).of(unseen)
 
     found = source.each(list(sources.values()), lambda run: work(run, *on_target))
     before = dict(zip(sources, found))
@@ -126,8 +136,16 @@ def run(study: Study) -> Results:
             *([_identity_table(identity)] if identity else []),
         ],
         draw=lambda figure: _draw(figure, curves),
-        findings=[*_identity_findings(identity), *_findings(differences, next(iter(arms)))],
-        metrics={"identity": identity, "source": list(study.settings.source)},
+        findings=[
+            *_seen_findings(unseen),
+            *_identity_findings(identity),
+            *_findings(differences, next(iter(arms))),
+        ],
+        metrics={
+            "identity": identity,
+            "source": list(study.settings.source),
+            "test_problems_in_the_source": int((~unseen).sum()),
+        },
         records=[
             {"model": run.name, **record}
             for run, measured in zip(runs, [*before.values(), *after.values()])
@@ -152,6 +170,39 @@ def _read_settings(study: Study) -> tuple[dict[str, Arm], list[int]]:
                 f"are whole numbers from 2 to {there}"
             )
     return {name: ARMS[name] for name in compared}, sorted(set(sizes))
+
+
+def _unseen(source: Study, target: Study) -> np.ndarray:
+    """[test problems of the target] is the question none that the source has?
+
+    Generated problems of two kinds may be the same where the kinds overlap; a model that has
+    learned a question by heart would seem to transfer.
+
+    Raises:
+        UserError: fewer than two are new.
+    """
+    seen = {
+        " ".join(example.question.lower().split())
+        for split in ("train", "valid")
+        for example in source.examples(split)
+    }
+    questions = [" ".join(e.question.lower().split()) for e in target.examples("test")]
+    unseen = np.array([question not in seen for question in questions])
+    if unseen.sum() < 2:
+        raise UserError(
+            f"experiment.source: it holds {int((~unseen).sum())} of the target's {len(unseen)} "
+            "test problems; choose other problems"
+        )
+    return unseen
+
+
+def _seen_findings(unseen: np.ndarray) -> list[str]:
+    if unseen.all():
+        return []
+    return [
+        f"{int((~unseen).sum())} of {len(unseen)} test problems are among the source's, word for "
+        "word: they are left out of all that follows but the identity of plans."
+    ]
 
 
 def _count_held_out(study: Study) -> int:

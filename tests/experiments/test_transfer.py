@@ -140,6 +140,26 @@ def test_the_sources_settings_have_no_data_of_the_targets_but_the_folder():
     assert transfer._without_data(base) == ("trainer.devices=1", "data.dir=there", "seed=1")
 
 
+def test_test_problems_that_the_source_holds_are_left_out_and_told(tmp_path):
+    """Both of one kind, so that some are the same: they flattered models that knew them."""
+    study = open_study(
+        tmp_path / "transfer", "data.num_test=40", "eval.num_examples=40", "data.largest_number=60"
+    )
+    source = replace(study, base=(*transfer._without_data(study.base), "data=laboratory",
+                                  "data.max_steps=1", "data.num_train=3000"))  # fmt: skip
+    study = replace(study, base=(*study.base, "data.max_steps=1"))
+    unseen = transfer._unseen(source, study)
+    known = {e.question for split in ("train", "valid") for e in source.examples(split)}
+    assert [e.question not in known for e in study.examples("test")] == unseen.tolist()
+    assert 0 < (~unseen).sum() < 20
+    (sentence,) = transfer._seen_findings(unseen)
+    assert sentence.startswith(f"{(~unseen).sum()} of 40 test problems are among the source's")
+    assert transfer._seen_findings(np.ones(3, bool)) == []
+    some = measured(1, 0, 1, 1).of(np.array([True, False, False, True]))
+    assert some.correct().tolist() == [1.0, 1.0]
+    assert some.nats["execution"].tolist() == [2.0, 8.0]
+
+
 def measured(*correct: int) -> transfer.Measured:
     records = [{"correct_strict": bool(c), "correct_flexible": True} for c in correct]
     nats = {"execution": np.array([2.0, 4.0, 6.0, 8.0])}
