@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=64, help="problems in flight (default: 64)")
     add("--plain", type=int, default=1, help="problems in a turn of the plain sampler")
     add("--repeats", type=int, default=3, help="turns of each sampler")
+    add("--compile", action="store_true", help="a row with compiled blocks as well")
     add("--threads", type=int, help="of torch (default: torch's choice)")
     add("--clock", choices=CLOCKS, default="wall", help="cpu: processor time of this process, for "
         "a machine that others use as well; with --threads 1")  # fmt: skip
@@ -231,6 +232,10 @@ def run(args: argparse.Namespace) -> None:
     if not task.autoregressive:
         rows[PUBLISHED] = lambda: time_plain(task, exact, few, logits_everywhere=True)
         rows["ours: the same in bf16"] = lambda: time_decoder(task, mixed)
+        if args.compile:
+            fused = replace(mixed, compile=True)
+            time_decoder(task, fused)  # generates the code
+            rows["ours: in bf16, compiled"] = lambda: time_decoder(task, fused)
         eager = replace(mixed, method="confidence", temperature=0.0, threshold=0.9)
         rows["ours: confidence above 0.9, bf16"] = lambda: time_decoder(task, eager)
     if not args.checkpoint:

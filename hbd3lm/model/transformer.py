@@ -17,6 +17,7 @@ Shapes: N rows, L tokens of this pass, Lk tokens seen, D = dim, H heads, dh = he
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -170,7 +171,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block: what it does before attention, and after it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -179,6 +180,31 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config, config.dim)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
+
+    def keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [N, L, D] -> the same normed, for :meth:`queries`; keys and values [N, Hkv, L, dh]."""
+        normed = self.attention_norm(x)
+        return normed, *self.attention.keys_values(normed, cos, sin)
+
+    def queries(self, normed: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """normed [N, L, D] -> [N, H, L, dh]."""
+        return self.attention.queries(normed, cos, sin)
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """x [..., D] and what its heads have read [..., H * dh] -> the next block's x [..., D]."""
+        x = x + self.dropout(self.attention.wo(mixed))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class BlockCalls(NamedTuple):
+    """The three methods of :class:`Block`, for whoever runs them compiled."""
+
+    keys_values: Callable[..., tuple[Tensor, Tensor, Tensor]] = Block.keys_values
+    queries: Callable[..., Tensor] = Block.queries
+    finish: Callable[..., Tensor] = Block.finish
+
+
+UNCOMPILED = BlockCalls()
 
 
 class Stack(nn.Module):
@@ -244,6 +270,7 @@ class Transformer(nn.Module):
         select: Tensor | None = None,
         keys_only: bool = False,
         embedded: Tensor | None = None,
+        calls: BlockCalls = UNCOMPILED,
     ) -> tuple[Tensor | None, Past]:
         """Run ``tokens`` through a stack, seeing ``past`` and themselves under the mask rule.
 
@@ -257,6 +284,7 @@ class Transformer(nn.Module):
             keys_only: skip all that does not end in keys and values (the last block's queries,
                 output and MLP): for clean tokens that predict nothing.
             embedded: [N, L, D] what :meth:`embed` gives for ``tokens.ids``, if known already.
+            calls: how each block's parts are run.
 
         Returns:
             hidden states [N, L, D] after the final norm ([M, D] or [N, S, D] with ``select``; None
@@ -272,8 +300,7 @@ class Transformer(nn.Module):
         keys, values = [], []
         last = len(stack.blocks) - 1
         for i, block in enumerate(stack.blocks):
-            normed = block.attention_norm(x)
-            k, v = block.attention.keys_values(normed, cos, sin)
+            normed, k, v = calls.keys_values(block, x, cos, sin)
             if past is not None:
                 k, v = past.join(i, k, v)
             keys.append(k)
@@ -285,7 +312,7 @@ class Transformer(nn.Module):
                 x, normed = _take(x, select), _take(normed, select)
                 cos, sin = _take(cos, select, 2), _take(sin, select, 2)
                 queries, mask = Tags(*(_take(tag, select) for tag in queries)), None
-            q = block.attention.queries(normed, cos, sin)
+            q = calls.queries(block, normed, cos, sin)
             if mask is None:
                 tiles = tokens.tiles if queries is tokens.tags else None
                 mask = build_mask(queries, tags, backend, q.dtype, tiles)
@@ -295,8 +322,7 @@ class Transformer(nn.Module):
             if select is not None and not by_row and i == last:
                 # Here they have been made, row by row, but go no further.
                 mixed, x = (t.flatten(0, 1)[select.flatten()] for t in (mixed, x))
-            x = x + block.dropout(block.attention.wo(mixed))
-            x = x + block.dropout(block.mlp(block.mlp_norm(x)))
+            x = calls.finish(block, x, mixed)
         return stack.norm(x), Past(tags, keys, values)
 
     def embed(self, ids: Tensor, module: str = SHARED) -> Tensor:

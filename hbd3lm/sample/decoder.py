@@ -25,8 +25,9 @@ from hbd3lm.model.batch import Tokens
 from hbd3lm.model.layout import Layout, SegmentSpec
 from hbd3lm.model.mask import Tags
 from hbd3lm.model.precision import resolve_precision
-from hbd3lm.model.transformer import Transformer
+from hbd3lm.model.transformer import UNCOMPILED, Transformer
 from hbd3lm.sample.cache import KVCache
+from hbd3lm.sample.compiled import compile_blocks
 from hbd3lm.sample.strategies import (
     BlockState,
     SamplingConfig,
@@ -140,6 +141,7 @@ class Decoder:
         self.causal = net.config.causal_context or autoregressive
         self.strategy = make_strategy(config)
         self.device = next(net.parameters()).device
+        self.calls = compile_blocks(self.device) if config.compile else UNCOMPILED
         self.mixed = resolve_precision(config.precision) == "bf16-mixed"
         self.statistics = Statistics()
 
@@ -422,13 +424,14 @@ class Decoder:
         self.statistics.rows += len(rows)
         self.statistics.positions += ids.size
         if not select.any():
-            self.net(tokens, memory, module, keys_only=True)
+            self.net(tokens, memory, module, keys_only=True, calls=self.calls)
             return None
         # As places in each row: the last block then makes no other queries.
         count = select.sum(1)
         most = int(count.max())
         places = self._tensor(np.argsort(~select, axis=1, kind="stable")[:, :most])
-        hidden, _ = self.net(tokens, memory, module, select=places)  # [n, most, D]
+        # [n, most, D]
+        hidden, _ = self.net(tokens, memory, module, select=places, calls=self.calls)
         if count.min() == most:
             return hidden.flatten(0, 1)
         return hidden[self._tensor(np.arange(most) < count[:, None])]

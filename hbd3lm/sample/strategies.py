@@ -50,6 +50,9 @@ class SamplingConfig:
     precision: str = "32-true"
     """``32-true``; ``bf16-mixed``: products and cache in bf16, faster where the hardware has it,
     but rounded differently in other company; ``auto``: bf16 where the hardware has it."""
+    compile: bool = False
+    """Compile the network's blocks (``torch.compile``), once for all shapes: a minute at first,
+    then faster passes, rounded as fused arithmetic is. The CPU needs a C++ compiler for it."""
     seed: int = 0
     """Of the random numbers."""
     trajectory: bool = False
