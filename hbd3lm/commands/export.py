@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Export, print what was written and how to load it. Returns 0."""
     args = build_parser().parse_args(argv)
-    from hbd3lm.commands.run import override_value  # takes a moment, which --help need not wait
-
     for line in export(args.checkpoint, args.output_dir, args.overwrite):
         print(f"note: {line}")
     print(f"exported: {args.output_dir}")
@@ -150,7 +149,7 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
     import hydra
     from omegaconf import OmegaConf
 
-    from hbd3lm.commands.run import CONFIGS, override_value
+    from hbd3lm.commands.compose import CONFIGS
     from hbd3lm.train.config import LATER_SETTINGS
 
     def compose(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

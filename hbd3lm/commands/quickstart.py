@@ -369,7 +369,7 @@ def _compose(settings: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an unknown key or value.
     """
-    from hbd3lm.commands.run import compose_settings
+    from hbd3lm.commands.compose import compose_settings
 
     return compose_settings(list(settings))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 from hbd3lm.experiments.results import Column, Results, Table
 from hbd3lm.experiments.statistics import (
@@ -230,11 +231,9 @@ def _tuned_run(
     seed: int,
     sources: dict[tuple[tuple[str, ...], int], Run],
 ) -> Run:
-    from hbd3lm.commands.run import override_value
-
     start = ()
     if arm.pretrained:
-        path = override_value(str(sources[arm.kind, seed].model))
+        path = override_value(sources[arm.kind, seed].model)
         start = (f"training.init_from={path}",)
     settings = (*arm.kind, f"data.num_train={size}", *start, *arm.tuning)
     return study.run(f"{name}-{size}", settings, seed)
