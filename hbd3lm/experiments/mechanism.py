@@ -104,6 +104,15 @@ class Measured:
     attention: dict[str, Any]
 
 
+Arm = Sequence[Measured]
+"""The models of one arm, a seed each."""
+
+
+def verdicts(models: Arm, name: str, ids: Sequence[str], key: str) -> np.ndarray:
+    """Of the executions under a plan, [seeds, problems]: ``key`` is ``correct_strict`` or so."""
+    return np.array([[m.given[name][i][key] for i in ids] for m in models], dtype=float)
+
+
 def run(study: Study) -> Results:
     """Train the arms (or take a checkpoint), give them the plans, and see what they do."""
     from hbd3lm.experiments.mechanism_report import report
