@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -48,7 +49,11 @@ def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
     Raises:
         UserError: both are given, with different values.
     """
-    given = {override.lstrip("+~").partition("=")[0]: override for override in overrides}
+    given = {
+        key: override.input_line
+        for override in OverridesParser.create().parse_overrides(overrides)
+        for key in _known_keys({override.key_or_group: override.value()})
+    }
     for short in ("block_size", *(f"hierarchical.{name}" for name in cfg.hierarchical)):
         long = f"training.{short}"
         different = OmegaConf.select(cfg, short) != OmegaConf.select(cfg, long)
@@ -107,6 +112,7 @@ def _nearest(key: str, value: str, known: list[str]) -> list[str]:
 
 
 def _known_keys(tree: dict, prefix: str = "") -> list[str]:
+    """The keys of a tree, those within groups with their dots."""
     keys = []
     for name, value in tree.items():
         keys.append(prefix + name)

@@ -45,6 +45,8 @@ def test_what_is_not_in_the_configuration_is_refused_with_a_suggestion(override,
         ["training.hierarchical.modules=separate", "hierarchical.modules=shared"],
         ["hierarchical.enabled=true", "training.hierarchical.enabled=false"],
         ["block_size=8", "training.block_size=4"],
+        ["hierarchical.plan_len=64", "training.hierarchical={plan_len:32,exec_len:64}"],
+        ["hierarchical={plan_len:64}", "++training.hierarchical.plan_len=32"],
     ],
 )
 def test_two_names_of_one_setting_with_two_values_are_refused_by_both(pair, capsys):
