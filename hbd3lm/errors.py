@@ -1,10 +1,10 @@
-"""The one exception a user is meant to read, the one place that prints it, and safe printing."""
+"""The one exception a user is meant to read, the one place that prints it, and texts for both."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class UserError(Exception):
@@ -24,6 +24,12 @@ _UNPRINTABLE = re.compile(
 def printable(text: str) -> str:
     """``text`` for a terminal: what would steer it is spelled out, ``\\x1b`` or ``\\u202e``."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """``names`` for a message, of many the first ``most``: ``a, b and 3 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def run_command(main: Callable[[], int | None]) -> int:

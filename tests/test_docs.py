@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from hbd3lm import cli
 from hbd3lm.commands import run
+from hbd3lm.commands.compose import CONFIGS, check_overrides
 from hbd3lm.experiments.study import Study
 
 if sys.version_info >= (3, 11):
@@ -85,7 +86,7 @@ def check_settings(words: list[str]) -> None:
         start = words.index("--cfg")
         assert words[start + 1] in ("job", "hydra", "all")
         words = words[:start] + words[start + 2 :]
-    run.check_overrides(words)
+    check_overrides(words)
     modes = [word for word in words if word.startswith("mode=")]
     if modes == ["mode=experiment"]:
         assert sum(word.startswith("experiment=") for word in words) == 1
@@ -226,7 +227,7 @@ def test_a_wrong_command_would_be_noticed(wrong):
 
 def known_keys() -> dict[str, object]:
     """Every key of the configuration and its default."""
-    with hydra.initialize_config_dir(run.CONFIGS, version_base=None):
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
         tree = OmegaConf.to_container(hydra.compose("config"), resolve=True)
 
     def walk(node: dict, prefix: str) -> Iterator[tuple[str, object]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 import pytest
 
-from hbd3lm.commands.run import CONFIGS
+from hbd3lm.commands.compose import CONFIGS
 from hbd3lm.data.records import HierarchicalExample, write_examples
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hbd3lm.commands.arguments import positive
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(
             f"--{flag}",
-            type=_positive,
+            type=positive,
             default=value,
             metavar="N",
             help=f"{what} (default: {value})",
@@ -94,13 +95,6 @@ def main(argv: list[str] | None = None) -> int:
     passed = len(CHECKS) - failed
     print(f"{passed} of {len(CHECKS)} checks passed")
     return 1 if failed else 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 # --- the rule ---------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ those that read (data, settings, machine) are in ``doctor_checks.py``, those tha
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from hbd3lm.commands.build import build_documents
 from hbd3lm.commands.doctor_checks import (
     FAIL,
     OK,
@@ -55,50 +55,34 @@ def examine(cfg: DictConfig) -> int:
 
 def find(cfg: DictConfig) -> list[Finding]:
     """All checks, the cheap ones first."""
-    from hbd3lm.commands import build
     from hbd3lm.commands.memory_advice import (
         count_processes,
         is_out_of_memory,
         resolve_device,
         training_needs,
     )
-    from hbd3lm.data.tokenizer import load_tokenizer
-    from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
-    from hbd3lm.train.lora import check_lora
-    from hbd3lm.train.start import check_freeze
+    from hbd3lm.commands.problems import load_training_examples
+    from hbd3lm.commands.train import set_up
 
-    config = build.typed(TrainingConfig, cfg.training, "training")
-    where = build.typed(TrainerConfig, cfg.trainer, "trainer")
-    check_strategy(config, where)
+    setup = set_up(cfg)
+    where, tokenizer, card = setup.where, setup.tokenizer, setup.card
     device = resolve_device(where.accelerator)
-    config = config.for_processes(count_processes(where, device))
-    seed = build.read_seed(cfg)
-    source = build.resolve_pretrained(cfg)
-    tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
-    if source is not None:
-        build.check_vocabulary(source, tokenizer)
-    card = build.build_card(cfg, tokenizer)
-    objective = build.build_training_objective(cfg, card, tokenizer)
-    check_freeze(config, card)
-    check_lora(config, card)
+    config = setup.config.for_processes(count_processes(where, device))
     findings = [*check_mask(card.layout), *check_compilation(config, where, device)]
-    train, valid = build.load_training_examples(cfg)
+    train, valid = load_training_examples(cfg)
     findings += [
         check_examples(train, valid),
         check_leakage(train + valid, read_test_problems(cfg)),
         check_lengths(train, tokenizer, card.layout),
         check_tokenizer(train, tokenizer, Path(cfg.run_dir)),
     ]
-    documents = build.build_documents(train, tokenizer, card.layout, report=lambda text: None)
+    documents = build_documents(train, tokenizer, card.layout, report=lambda text: None)
     needs = training_needs(cfg, card.model, card.layout, documents, device)
     findings += [check_memory(needs), check_disk(cfg, card)]
     if findings[-2].status == FAIL:
         return findings  # the steps below would only prove it
     try:
-        fill = None
-        if source is not None and not cfg.model.scratch:
-            fill = partial(build.fill_pretrained, source=source, tokenizer=tokenizer, seed=seed)
-        trial = Trial(cfg, card, objective, documents, config, seed, device, fill)
+        trial = Trial(cfg, card, setup.objective, documents, config, setup.seed, device, setup.fill)
         findings += [
             trial.check_time(len(valid)),
             trial.check_precision(),

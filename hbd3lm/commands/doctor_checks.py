@@ -121,7 +121,7 @@ def check_examples(
          "remove repeated questions, or give data.valid_path"),
     ):  # fmt: skip
         if problem and len(train) > 1:
-            return Finding("data", status, f"{detail}; {some_of(problem)} {what}", remedy)
+            return Finding("data", status, f"{detail}; {counted(problem)} {what}", remedy)
     if len(train) < 100:
         return Finding("data", WARN, detail, "few problems are learnt by heart: use more")
     return Finding("data", OK, detail)
@@ -140,7 +140,7 @@ def check_leakage(
     leaked = [e.id for e in training if e.id in ids or normalised(e.question) in questions]
     detail = f"{len(problems):,} of {origin} against the training file: {len(leaked)} found in it"
     if leaked:
-        remedy = f"remove {some_of(leaked)} from data.train_path: scores on them say nothing"
+        remedy = f"remove {counted(leaked)} from data.train_path: scores on them say nothing"
         return Finding("test problems", FAIL, detail, remedy)
     return Finding("test problems", OK, detail)
 
@@ -222,7 +222,8 @@ def check_tokenizer(
     return Finding("tokenizer", OK, detail)
 
 
-def some_of(names: Sequence[str]) -> str:
+def counted(names: Sequence[str]) -> str:
+    """How many, and the first three."""
     return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from omegaconf import DictConfig
 
-from hbd3lm.commands.doctor_checks import FAIL, OK, WARN, Finding, some_of
+from hbd3lm.commands.doctor_checks import FAIL, OK, WARN, Finding, counted
 
 if TYPE_CHECKING:
     import torch
@@ -174,10 +174,10 @@ def judge_gradients(norms: dict[str, float], losses: Sequence[float]) -> Finding
     detail = f"norm {total:.3g} after {len(losses)} steps, loss {losses[-1]:.2f}; {shown}"
     if broken or not all(map(math.isfinite, losses)):
         remedy = "lower training.learning_rate, or set trainer.precision=32-true"
-        return Finding("gradients", FAIL, f"{detail}; not finite: {some_of(broken)}", remedy)
+        return Finding("gradients", FAIL, f"{detail}; not finite: {counted(broken)}", remedy)
     if dead:
         remedy = "these weights would never learn: the network is not connected as it should be"
-        return Finding("gradients", FAIL, f"{detail}; zero: {some_of(dead)}", remedy)
+        return Finding("gradients", FAIL, f"{detail}; zero: {counted(dead)}", remedy)
     if losses[-1] > 2 * losses[0]:
         return Finding("gradients", WARN, detail, "the loss rises: lower training.learning_rate")
     return Finding("gradients", OK, detail)

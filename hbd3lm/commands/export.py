@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,33 +33,44 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="checkpoint of a run, e.g. outputs/hierarchical_tiny/checkpoints/best.ckpt",
     )
+    add_folder_arguments(parser, "an exported model that is there")
+    return parser
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser, replaced: str) -> None:
+    """Where an export goes: the folder, whether ``replaced`` may be there, and the hub."""
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an exported model that is there"
-    )
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {replaced}")
     parser.add_argument(
         "--push_to_hub",
         metavar="ID",
         help="then upload the folder to the Hugging Face hub, as USER/NAME (needs `hf auth login`)",
     )
-    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Export, print what was written and how to load it. Returns 0."""
     args = build_parser().parse_args(argv)
-    from hbd3lm.commands.run import override_value  # takes a moment, which --help need not wait
-
     for line in export(args.checkpoint, args.output_dir, args.overwrite):
         print(f"note: {line}")
+    tell_where(args)
+    place = shlex.quote(f"checkpoint={override_value(args.output_dir)}")
+    print(f"next: hbd3lm sample {place} sampling.question='...'")
+    return 0
+
+
+def tell_where(args: argparse.Namespace, kind: str = "model") -> None:
+    """Print the folder, and upload it where that was asked for.
+
+    Args:
+        kind: ``model`` or ``dataset``.
+    """
     print(f"exported: {args.output_dir}")
     if args.push_to_hub:
         from hbd3lm.pretrained import upload_folder
 
-        print(f"uploaded: {upload_folder(Path(args.output_dir), args.push_to_hub)}")
-    place = shlex.quote(f"checkpoint={override_value(args.output_dir)}")
-    print(f"next: hbd3lm sample {place} sampling.question='...'")
-    return 0
+        place = upload_folder(Path(args.output_dir), args.push_to_hub, kind=kind)
+        print(f"uploaded: {place}")
 
 
 def export(checkpoint: str | Path, folder: str | Path, overwrite: bool = False) -> list[str]:
@@ -94,14 +106,14 @@ def read_run(checkpoint: Path, card: ModelCard) -> tuple[RunFacts, list[str]]:
     summary_file = run / "train_summary.json"
     summary = {}
     if summary_file.is_file():
-        summary = _read_json(summary_file)
+        summary = read_json(summary_file)
         if checkpoint.name != "best.ckpt":
             summary["best_valid_nelbo"] = None  # it is another checkpoint's
     else:
         notes.append(f"no {summary_file}; the model card says nothing of the training")
     results = {}
     for file in sorted((run / "eval").glob("*.json")):
-        result = _read_json(file)
+        result = read_json(file)
         if Path(str(result.get("checkpoint"))).name != checkpoint.name:
             continue
         if file.stat().st_mtime < checkpoint.stat().st_mtime:
@@ -129,7 +141,12 @@ def _plans_of(run: Path, card: ModelCard) -> list[tuple[str, str]]:
     return plan_provenance(given or run / "data" / "train.json")
 
 
-def _read_json(file: Path) -> dict:
+def read_json(file: Path) -> dict:
+    """An object that a run has written.
+
+    Raises:
+        UserError: the file holds something else.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -150,17 +167,17 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
     import hydra
     from omegaconf import OmegaConf
 
-    from hbd3lm.commands.run import CONFIGS, override_value
-    from hbd3lm.train.config import LATER_SETTINGS
+    from hbd3lm.commands.compose import CONFIGS
+    from hbd3lm.train.config import LATER_SETTINGS, leaves
 
     def compose(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Leaves as written (``${...}`` not followed) and as resolved."""
         cfg = hydra.compose("config", overrides=overrides)
-        return tuple(_leaves(OmegaConf.to_container(cfg, resolve=r)) for r in (False, True))
+        return tuple(leaves(OmegaConf.to_container(cfg, resolve=r)) for r in (False, True))
 
-    wanted = _leaves(settings)
+    wanted = leaves(settings)
     if "training" in settings:
-        wanted = _leaves({"training": LATER_SETTINGS}) | wanted
+        wanted = leaves({"training": LATER_SETTINGS}) | wanted
     chosen = []
     for group in sorted(path.name for path in Path(CONFIGS).iterdir() if path.is_dir()):
         option = (settings.get(group) or {}).get("name")
@@ -179,13 +196,3 @@ def training_overrides(settings: Mapping[str, Any]) -> list[str]:
                 if follow or "${" not in str(raw[key]):
                     chosen.append(f"{key}={override_value(wanted[key])}")
     return chosen
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _leaves(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbd3lm.commands.export import add_folder_arguments, read_json, tell_where
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,20 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="[SPLIT=]FILE",
         help="records of sample_eval, e.g. outputs/RUN/eval/samples_full.jsonl (split: full)",
     )
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="the folder to write")
+    add_folder_arguments(parser, "a data set written by this command")
     parser.add_argument("--title", help="of the data set; default: the folder's name")
     parser.add_argument(
         "--license",
         metavar="ID",
         help="as the hub writes it, e.g. mit; default: that of the problems, where it is known",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a data set written by this command"
-    )
-    parser.add_argument(
-        "--push_to_hub",
-        metavar="ID",
-        help="then upload the folder to the Hugging Face hub, as USER/NAME (needs `hf auth login`)",
     )
     return parser
 
@@ -86,12 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"note: {note}")
     for split in splits:
         print(f"{split.config}/{split.name}: {len(split.rows)} records of {split.source}")
-    print(f"exported: {args.output_dir}")
-    if args.push_to_hub:
-        from hbd3lm.pretrained import upload_folder
-
-        place = upload_folder(Path(args.output_dir), args.push_to_hub, kind="dataset")
-        print(f"uploaded: {place}")
+    tell_where(args, "dataset")
     first = splits[0]
     arguments = f"{args.output_dir!r}, {first.config!r}, split={first.name!r}"
     code = f"import datasets; print(datasets.load_dataset({arguments})[0])"
@@ -169,12 +156,7 @@ def _evaluation(path: Path) -> list[tuple[str, str]]:
     file = path.with_name(f"sample_eval_{path.stem.removeprefix('samples_')}.json")
     if not file.is_file():
         return [("provenance", f"not known: no {file.name} beside the records")]
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); remove it or make it anew") from None
-    if not isinstance(result, dict):
-        raise UserError(f"{file} holds no object; remove it or make it anew")
+    result = read_json(file)
     mode = {
         "full": "the model's own plans and executions",
         "plan_only": "the model's own plans; executions are the data's",

@@ -85,12 +85,12 @@ def training_needs(
     cfg: DictConfig, model: ModelConfig, layout: Layout, documents: Sequence[Document], device: str
 ) -> TrainingNeeds:
     """What the configuration and these documents ask of one process on ``cpu`` or ``cuda``."""
-    from hbd3lm.commands import build
+    from hbd3lm.commands.settings import typed
     from hbd3lm.model.precision import resolve_precision
     from hbd3lm.train.config import MODULES, TrainingConfig
     from hbd3lm.train.lora import trained_share
 
-    config = build.typed(TrainingConfig, cfg.training, "training")
+    config = typed(TrainingConfig, cfg.training, "training")
     # A searched schedule may end at the interval that masks most.
     low, high = cfg.algo.t_min, cfg.algo.t_max
     share = (low + high) / 2 if cfg.algo.schedule == "loglinear" else (low + 3 * high) / 4
@@ -234,14 +234,14 @@ def _weights(model: ModelConfig) -> int:
 
 def named_models(model: ModelConfig, match: str = "operations") -> dict[str, ModelConfig]:
     """The sizes of ``configs/model`` with the vocabulary and modules of ``model``."""
-    from hbd3lm.commands import build
-    from hbd3lm.commands.run import CONFIGS
+    from hbd3lm.commands.build import build_model_config
+    from hbd3lm.commands.compose import CONFIGS
 
     def sized(name: str) -> ModelConfig:
         cfg = OmegaConf.load(f"{CONFIGS}/config.yaml")
         cfg.model = OmegaConf.load(f"{CONFIGS}/model/{name}.yaml")
         cfg.hierarchical = {"modules": model.modules, "match": match}
-        return build.build_model_config(cfg, model.vocab_size)
+        return build_model_config(cfg, model.vocab_size)
 
     return {name: sized(name) for name in SIZES}
 

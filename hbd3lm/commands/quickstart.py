@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hbd3lm.commands.arguments import positive
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("num_test", "test_problems", "held-out problems to score"),
     ):
         embedded, real = getattr(EMBEDDED, default), getattr(GSM8K, default) or "all"
-        parser.add_argument(f"--{flag}", type=_positive, metavar="N",
+        parser.add_argument(f"--{flag}", type=positive, metavar="N",
                             help=f"{what} (default: {embedded}; GSM8K: {real})")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
@@ -140,13 +141,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="further settings, as main.py takes them, e.g. model=tiny",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -369,7 +363,7 @@ def _compose(settings: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an unknown key or value.
     """
-    from hbd3lm.commands.run import compose_settings
+    from hbd3lm.commands.compose import compose_settings
 
     return compose_settings(list(settings))
 

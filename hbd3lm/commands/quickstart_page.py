@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbd3lm.report import page as p
+from hbd3lm.report.values import duration, number, percent
 
 if TYPE_CHECKING:
     from hbd3lm.commands.quickstart import Work
@@ -95,8 +96,8 @@ def describe(work: Work, results: Results) -> str:
     score = results.scores["accuracy_strict"]
     text = (
         f"{score['correct']} of {len(results.records)} held-out problems answered: "
-        f"{p.percent(score['value'])} (95% interval {p.percent(score['low'])} to "
-        f"{p.percent(score['high'])}); guessing reaches {p.percent(results.chance.best)}"
+        f"{percent(score['value'])} (95% interval {percent(score['low'])} to "
+        f"{percent(score['high'])}); guessing reaches {percent(results.chance.best)}"
     )
     if results.beats_chance:
         return f"{text}: clearly more than chance."
@@ -117,26 +118,26 @@ def _facts(results: Results) -> list[p.Fact]:
     facts = [
         p.Fact(
             "held-out problems answered",
-            p.percent(score["value"]),
-            f"95% interval {p.percent(score['low'])} to {p.percent(score['high'])}",
+            percent(score["value"]),
+            f"95% interval {percent(score['low'])} to {percent(score['high'])}",
         ),
         p.Fact(
-            "chance", p.percent(results.chance.best), "the best guess without understanding"
+            "chance", percent(results.chance.best), "the best guess without understanding"
         ),
         p.Fact(
             "perplexity a token",
-            p.number(results.perplexity["segments"]["all"]["perplexity"]),
+            number(results.perplexity["segments"]["all"]["perplexity"]),
             f"held-out problems, {results.perplexity['kind']}",
         ),
         p.Fact(
             "training",
-            p.duration(training["seconds"]),
+            duration(training["seconds"]),
             f"{training['steps']:,} steps, {training['parameters']:,} parameters{sitting}",
         ),
     ]  # fmt: skip
     if "plan_quality" in results.scores:
         mean = results.scores["plan_quality"]["plan"]["numbers"]["mean"]
-        facts.append(p.Fact("numbers in a plan", p.number(mean), "in digits, of its own plans"))
+        facts.append(p.Fact("numbers in a plan", number(mean), "in digits, of its own plans"))
     return facts
 
 
@@ -211,7 +212,7 @@ def _training_section(work: Work, results: Results) -> p.Section:
         ("optimiser steps", f"{training['steps']:,}"),
         ("problems a step", str(work.training_config.training.batch_size)),
         ("precision", training["precision"]),
-        ("lowest validation loss, nats a token", p.number(training["best_valid_nelbo"], 3)),
+        ("lowest validation loss, nats a token", number(training["best_valid_nelbo"], 3)),
     ]
     figure = p.picture(
         work.run_dir / "loss.png", "Loss of plan and execution over the steps of training"
@@ -222,12 +223,12 @@ def _training_section(work: Work, results: Results) -> p.Section:
 def _speed_section(results: Results, seconds: Mapping[str, float]) -> p.Section:
     stages = p.Table(
         ("stage", "time"),
-        [(name, p.duration(value)) for name, value in seconds.items()],
+        [(name, duration(value)) for name, value in seconds.items()],
         "Of this call; a finished training is not repeated.",
     )
     sampling = p.Table(
         ("sampling", "value"),
-        [(name.replace("_", " "), p.number(v)) for name, v in results.scores["speed"].items()],
+        [(name.replace("_", " "), number(v)) for name, v in results.scores["speed"].items()],
     )
     return p.Section("Speed", [stages, sampling])
 

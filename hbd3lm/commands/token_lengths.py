@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from hbd3lm.commands.arguments import positive
 from hbd3lm.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -51,21 +52,21 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(
             f"--{flag}_len",
-            type=_positive,
+            type=positive,
             default=cap,
             metavar="N",
             help=f"most tokens of the {what}, its end token included (default: {cap})",
         )
     parser.add_argument(
         "--block_size",
-        type=_positive,
+        type=positive,
         default=16,
         metavar="N",
         help="recommended caps are multiples of it (default: 16)",
     )
     parser.add_argument(
         "--num_samples",
-        type=_positive,
+        type=positive,
         default=10,
         metavar="N",
         help="examples to print without --analyze (default: 10)",
@@ -206,10 +207,3 @@ def _describe(
     trip = "decodes to the text exactly" if exact else "cut: decodes to a part of the text"
     head = f"{example.id}: {total} tokens, answer {example.answer_numerical}; {trip}"
     return "\n".join([head, *lines])
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ def edit_commands(about: Mapping[str, Any], folder: Path) -> EditCommands:
         about: the shared part of the trajectories.
         folder: where they lie; results of edited plans go into ``edited`` there.
     """
-    from hbd3lm.commands.run import override_value
     from hbd3lm.report.denoising_page import EditCommands
 
     output = folder / "edited"

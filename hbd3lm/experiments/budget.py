@@ -81,6 +81,7 @@ def find_budgets(study: Study, arms: Mapping[str, Sequence[str]], kind: str) -> 
 
 def _count(study: Study, overrides: Sequence[str], examples: Sequence) -> Budget:
     from hbd3lm.commands import build
+    from hbd3lm.commands.settings import typed
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.model import cost
     from hbd3lm.train.config import TrainingConfig
@@ -88,7 +89,7 @@ def _count(study: Study, overrides: Sequence[str], examples: Sequence) -> Budget
     cfg = compose([*study.base, *study.data, *overrides])
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
-    training = build.typed(TrainingConfig, cfg.training, "training").for_processes(1)
+    training = typed(TrainingConfig, cfg.training, "training").for_processes(1)
     # What the caps cut is reported where the model is trained.
     documents = build.build_documents(list(examples), tokenizer, card.layout, lambda _: None)
     lengths = [_lengths(document, len(card.layout.segments)) for document in documents]

@@ -15,11 +15,11 @@ model's exact value settles the matter; one that is higher settles nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 from hbd3lm.experiments import comparison_report as report
 from hbd3lm.experiments.budget import find_budgets
@@ -173,7 +173,7 @@ def _measure(run: Run) -> Measured:
         _, plans = run.sample("own_plans", "plan_only", *exactly)
         if np.mean([record["ended"]["plan"] for record in plans]) >= MOST_PLANS_END:
             path = run.folder / "own_plans" / "samples_plan_only.jsonl"
-            _, given = run.likelihoods("given_own_plans", f"data.test_path={_quoted(path)}")
+            _, given = run.likelihoods("given_own_plans", f"data.test_path={override_value(path)}")
             found.own = np.array([row["nats"]["execution"] for row in given])
     if run.seed in s.extra_seeds:
         for i in range(1, (s.majority if run.arm in s.majority_arms else 0) + 1):
@@ -194,12 +194,6 @@ def _largest_block(run: Run) -> int:
 
     layout = build_layout(compose(run.settings_of("train")))
     return max(segment.block_size for segment in layout.segments)
-
-
-def _quoted(path: Path) -> str:
-    from hbd3lm.commands.run import override_value
-
-    return override_value(str(path))
 
 
 def _check_same_tokens(models: dict[str, Measured]) -> None:

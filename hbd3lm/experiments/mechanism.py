@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
 from hbd3lm.data.rename import rename_people, replace_names
 from hbd3lm.data.renumber import RenumberError, renumber
@@ -103,6 +104,15 @@ class Measured:
     attention: dict[str, Any]
 
 
+Arm = Sequence[Measured]
+"""The models of one arm, a seed each."""
+
+
+def verdicts(models: Arm, name: str, ids: Sequence[str], key: str) -> np.ndarray:
+    """Of the executions under a plan, [seeds, problems]: ``key`` is ``correct_strict`` or so."""
+    return np.array([[m.given[name][i][key] for i in ids] for m in models], dtype=float)
+
+
 def run(study: Study) -> Results:
     """Train the arms (or take a checkpoint), give them the plans, and see what they do."""
     from hbd3lm.experiments.mechanism_report import report
@@ -118,8 +128,6 @@ def run(study: Study) -> Results:
 def _runs(study: Study) -> list[Run]:
     checkpoint = study.settings.checkpoint
     if checkpoint is not None:
-        from hbd3lm.commands.run import override_value
-
         if not Path(checkpoint).exists():
             raise UserError(
                 f"experiment.checkpoint: no such file or folder: {checkpoint}; give a .ckpt file, "
@@ -188,7 +196,7 @@ def change_plans(
 def _other_numbers(
     study: Study, examples: Sequence[HierarchicalExample]
 ) -> tuple[list[HierarchicalExample], dict[str, int]]:
-    from hbd3lm.commands.build import load_problem_set
+    from hbd3lm.commands.problems import load_problem_set
     from hbd3lm.data.annotations import execution_text
 
     cfg = compose(study.base)
@@ -258,11 +266,9 @@ def _sample(
 ) -> Records:
     if not examples:
         return {}
-    from hbd3lm.commands.run import override_value
-
     path = _file(run.study, label.replace("/", "_"), examples)
     # The file holds the problems that count, in whatever number.
-    settings = (f"data.test_path={override_value(str(path))}", "eval.num_examples=null", *further)
+    settings = (f"data.test_path={override_value(path)}", "eval.num_examples=null", *further)
     _, records = run.sample(label, mode, *settings)
     return {record["id"]: record for record in records}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hbd3lm.commands.settings import read_sampling
 from hbd3lm.experiments.statistics import Estimate
 from hbd3lm.experiments.study import Run, Study, compose
 
@@ -102,21 +103,8 @@ def _run(
 def _sample(
     contestant: Contestant, loaded: LoadedModel, examples: list[HierarchicalExample]
 ) -> GenerationRun:
-    from hbd3lm.commands import build
-    from hbd3lm.evaluate.answers import generate
-    from hbd3lm.sample.strategies import SamplingConfig
-
     cfg = compose(contestant.run.settings_of("sample_eval", *contestant.sampling))
-    config = build.typed(SamplingConfig, {**cfg.sampling, "seed": cfg.seed}, "sampling")
-    return generate(
-        loaded.net,
-        loaded.card.layout,
-        loaded.tokenizer,
-        examples,
-        config,
-        "full",
-        loaded.card.objective == "autoregressive",
-    )
+    return loaded.generate(examples, read_sampling(cfg), "full")
 
 
 def _range(values: np.ndarray) -> Estimate:

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.experiments.statistics import Estimate
 from hbd3lm.files import atomic_write
 
@@ -200,7 +201,6 @@ def command_of(study: Study) -> str:
     """The line that makes the study again, with all its settings."""
     import shlex
 
-    from hbd3lm.commands.run import override_value
     from hbd3lm.experiments.study import compose
 
     usual = _plain(compose([f"experiment={study.name}"]).experiment)

@@ -44,6 +44,10 @@ class Estimate:
         }
         return found | ({"is_bound": True} if self.is_bound else {})
 
+    def percent(self) -> str:
+        """A share in a sentence: ``12.3% [10.1, 14.5]``."""
+        return f"{self.value:.1%} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
 
 @dataclass(frozen=True)
 class McNemar:

@@ -27,6 +27,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
 from hbd3lm.plans.lock import LockedError, output_lock
@@ -178,7 +179,7 @@ class Study:
     @cached_property
     def data(self) -> tuple[str, ...]:
         """Overrides that give all runs the same problems and plans, prepared once."""
-        from hbd3lm.commands.build import load_examples
+        from hbd3lm.commands.problems import load_examples
 
         cfg = compose(self.base)
         paths = {}
@@ -191,12 +192,12 @@ class Study:
             path = paths[split] = folder / "data" / f"{split}.json"
             with output_lock(folder, wait=True):
                 if not path.is_file():
-                    load_examples(compose([*self.base, f"run_dir={_quoted(folder)}"]), split)
-        return tuple(f"data.{split}_path={_quoted(path)}" for split, path in paths.items())
+                    load_examples(compose([*self.base, f"run_dir={override_value(folder)}"]), split)
+        return tuple(f"data.{split}_path={override_value(path)}" for split, path in paths.items())
 
     def examples(self, split: str) -> list[HierarchicalExample]:
         """The examples of ``train``, ``valid`` or ``test``."""
-        from hbd3lm.commands.build import load_examples
+        from hbd3lm.commands.problems import load_examples
 
         cfg = compose([*self.base, *self.data])
         return load_examples(cfg, split)[: cfg.eval.num_examples if split != "train" else None]
@@ -241,7 +242,7 @@ class Run:
 
     def settings_of(self, mode: str, *further: str) -> list[str]:
         """The arguments of ``main.py`` that do a step of this run."""
-        return [f"mode={mode}", *self._common, f"run_dir={_quoted(self.model)}", *further]
+        return [f"mode={mode}", *self._common, f"run_dir={override_value(self.model)}", *further]
 
     def command(self, mode: str, *further: str) -> str:
         """The same as a line to copy."""
@@ -313,7 +314,8 @@ class Run:
 
     def _evaluate(self, mode: str, file: str, label: str, further: Sequence[str]) -> dict:
         path = self.folder / label / file
-        settings = self.settings_of(mode, f"eval.output_dir={_quoted(path.parent)}", *further)
+        place = f"eval.output_dir={override_value(path.parent)}"
+        settings = self.settings_of(mode, place, *further)
         cfg = compose(settings)
         problems = Path(cfg.data[f"{cfg.eval.split}_path"] or "")
         done = {
@@ -342,7 +344,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 @lru_cache(maxsize=512)
 def _compose(overrides: tuple[str, ...]) -> DictConfig:
     """Composing takes 0.1 s, and every step of every run asks for it."""
-    from hbd3lm.commands.run import compose_settings
+    from hbd3lm.commands.compose import compose_settings
 
     return compose_settings(list(overrides))
 
@@ -353,12 +355,6 @@ def _dispatch(cfg: DictConfig) -> None:
     status = dispatch(cfg)
     if status:  # stopped by a signal, and saved
         raise SystemExit(status)
-
-
-def _quoted(path: Path) -> str:
-    from hbd3lm.commands.run import override_value
-
-    return override_value(str(path))
 
 
 def _plain(group: DictConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hbd3lm.data.records import HierarchicalExample, Problem, read_examples, write_examples
-from hbd3lm.errors import UserError
+from hbd3lm.errors import UserError, some_of
 from hbd3lm.plans.details import read_details, tally, write_details
 from hbd3lm.plans.generate import problems_digest
 from hbd3lm.plans.journal import ENGINE_IDENTITY, differences, journal_path
@@ -29,7 +29,6 @@ from hbd3lm.plans.manifest import (
 )
 
 T = TypeVar("T")
-_SHOWN = 5  # ids named in a message
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,9 @@ def merge_shards(
     ordered = [examples[problem.id] for problem in problems]
     missing = [problem.id for problem in problems if problem.id not in rows]
     if missing:
-        raise UserError(f"the details of {_some(missing)} are missing; generate their shard again")
+        raise UserError(
+            f"the details of {some_of(missing)} are missing; generate their shard again"
+        )
     ordered_rows = [rows[problem.id] for problem in problems]
     settings = {**manifests[0]["settings"], "problems_sha256": whole}
     try:
@@ -226,14 +227,14 @@ def _check_ids(
     if repeated:
         name, files = next(iter(repeated.items()))
         raise UserError(
-            f"{len(repeated)} ids are in more than one file: {_some(list(repeated))}; {name} is in "
-            f"{' and '.join(files)}; name every shard once, all of one cut"
+            f"{len(repeated)} ids are in more than one file: {some_of(list(repeated))}; "
+            f"{name} is in {' and '.join(files)}; name every shard once, all of one cut"
         )
     expected = [problem.id for problem in problems]
     unexpected = sorted(set(owners) - set(expected))
     if unexpected:
         raise UserError(
-            f"{len(unexpected)} ids are not in the problem set: {_some(unexpected)}; they belong "
+            f"{len(unexpected)} ids are not in the problem set: {some_of(unexpected)}; they belong "
             "to another data set, split or --num_examples"
         )
     missing = [name for name in expected if name not in owners]
@@ -243,10 +244,6 @@ def _check_ids(
         present = {manifest["shard"] for manifest in manifests}
         absent = [f"{i}/{count}" for i in range(1, count + 1) if f"{i}/{count}" not in present]
         raise UserError(
-            f"{len(missing)} of {len(expected)} ids are in no file: {_some(missing)}"
+            f"{len(missing)} of {len(expected)} ids are in no file: {some_of(missing)}"
             + (f"; run --shard {', --shard '.join(absent)}" if absent else "")
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -14,7 +14,8 @@ from typing import Any
 
 from hbd3lm.errors import printable
 from hbd3lm.report.data_page import embed, page_script
-from hbd3lm.report.page import Fact, number, percent, render_template, write_html
+from hbd3lm.report.page import Fact, render_template, write_html
+from hbd3lm.report.values import number, percent
 
 KINDS = ("text", "end", "fill", "dropped")
 """Of tokens, as in a trajectory; the page has their indices."""

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
+from hbd3lm.report.values import number, percent
 
 TEMPLATE = "page.html"
 _MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
@@ -190,24 +191,6 @@ def links(page_path: str | Path, items: Iterable[tuple[str, str | Path]]) -> Lin
 
 
 # --- results as blocks ------------------------------------------------------------------------
-
-
-def percent(share: float | None, decimals: int = 1) -> str:
-    """``0.715`` -> ``71.5%``; ``None`` (nothing measured) -> ``-``."""
-    return "-" if share is None else f"{share:.{decimals}%}"
-
-
-def number(value: float | None, decimals: int = 2) -> str:
-    """``1234.5`` -> ``1,234.50``; ``None`` -> ``-``."""
-    return "-" if value is None else f"{value:,.{decimals}f}"
-
-
-def duration(seconds: float) -> str:
-    """``75`` -> ``1 min 15 s``; below a minute with one decimal."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
 
 
 def accuracy_table(scores: Mapping[str, Any], chance: Mapping[str, float], total: int) -> Table:

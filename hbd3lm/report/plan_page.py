@@ -35,6 +35,7 @@ from hbd3lm.plans.quality import (
 from hbd3lm.plans.review import FORMAT, VERSION, fingerprint_examples
 from hbd3lm.report.data_page import embed, page_script
 from hbd3lm.report.page import Picture, Table, render_template, write_html
+from hbd3lm.report.values import number, percent
 
 LONG_WORDS = 100  # about the 128 tokens a plan may have by default
 SAMPLE = 20  # of the checklist: "manual inspection of 20+ examples"
@@ -169,7 +170,7 @@ def _marks(example: HierarchicalExample) -> tuple[list[list], set[str]]:
     it is an intermediate result; the set of these letters comes along.
     """
     plan = example.plan
-    answers = {number_value(number) for number in find_numbers(example.answer_numerical)[:1]}
+    answers = {number_value(text) for text in find_numbers(example.answer_numerical)[:1]}
     results = results_of(strip_annotations(example.execution)) - answers
     found = [(start, end, "d", number_value(plan[start:end])) for start, end in number_spans(plan)]
     found += [
@@ -203,7 +204,7 @@ def _verdict(verdict: Any) -> dict[str, Any]:
         "required": f"{threshold.sign} {threshold.limit:.0%}"
         if share
         else f"{threshold.sign} {threshold.limit:g}×",
-        "value": _percent(verdict.value) if share else _times(verdict.value),
+        "value": percent(verdict.value) if share else _times(verdict.value),
         "passed": verdict.passed,
     }
 
@@ -214,14 +215,14 @@ def _tables(plans: PlanSet) -> dict[str, Table]:
 
     def spread(label: str, key: str) -> tuple[str, ...]:
         cells = [
-            (_number(part[key]["mean"]), _number(part[key]["median"], 0),
-             _number(part[key]["max"], 0))
+            (number(part[key]["mean"]), number(part[key]["median"], 0),
+             number(part[key]["max"], 0))
             for part in (plan, execution)
         ]  # fmt: skip
         return (label, *cells[0], *cells[1])
 
     kinds = [
-        (kind, *(_number(part["operations_by_kind"][kind]["mean"]) for part in (plan, execution)))
+        (kind, *(number(part["operations_by_kind"][kind]["mean"]) for part in (plan, execution)))
         for kind in metrics.plan.operations
     ]
     leakage, agreement = metrics.leakage, semantics["operation_agreement"]
@@ -231,7 +232,7 @@ def _tables(plans: PlanSet) -> dict[str, Table]:
         "categories": Table(
             ("category", "plans", "share", "expected"),
             [
-                (label, f"{count:,}", _percent(share), _expected(expected.get(label)))
+                (label, f"{count:,}", percent(share), _expected(expected.get(label)))
                 for label, (count, share) in metrics.categories.items()
                 if label in expected or count
             ],
@@ -266,17 +267,17 @@ def _tables(plans: PlanSet) -> dict[str, Table]:
         "semantics": Table(
             ("beyond digits", "value"),
             [
-                (f"plan's word {NGRAM}-grams found in the execution", _percent(metrics.overlap)),
+                (f"plan's word {NGRAM}-grams found in the execution", percent(metrics.overlap)),
                 ("plan's content words found in the execution, mean",
-                 _percent(semantics["plan_words_in_solution"])),
+                 percent(semantics["plan_words_in_solution"])),
                 ("plans with numbers in words",
                  f"{semantics['plans_with_spelled_numbers']:,} of {len(metrics):,}"),
                 ("distinct plans", f"{diversity.distinct:,} of {diversity.plans:,}"),
                 ("plans that share their text with another", f"{diversity.repeated:,}"),
                 ("most frequent plan occurs", f"{diversity.largest[0]:,} ×"),
-                ("distinct first five words", _percent(diversity.openings)),
+                ("distinct first five words", percent(diversity.openings)),
                 ("distinct words, distinct pairs of words",
-                 f"{_number(diversity.distinct_1, 3)}, {_number(diversity.distinct_2, 3)}"),
+                 f"{number(diversity.distinct_1, 3)}, {number(diversity.distinct_2, 3)}"),
             ],
         ),
         "agreement": Table(
@@ -287,9 +288,9 @@ def _tables(plans: PlanSet) -> dict[str, Table]:
                 ("plans that name operations",
                  f"{agreement['plans_that_name_operations']:,} of {len(metrics):,}"),
                 ("both, so compared", f"{agreement['compared']:,}"),
-                ("same operations, same order", _percent(agreement["exact"])),
-                ("same operations, any order", _percent(agreement["same_in_any_order"])),
-                ("similarity (1 − edit distance / length)", _number(agreement["similarity"], 3)),
+                ("same operations, same order", percent(agreement["exact"])),
+                ("same operations, any order", percent(agreement["same_in_any_order"])),
+                ("similarity (1 − edit distance / length)", number(agreement["similarity"], 3)),
             ],
             "Read off the annotations where they were kept, else off the visible calculations.",
         ),
@@ -311,14 +312,14 @@ def difference_cells(row: Difference) -> tuple[str, ...]:
     ours, theirs = row.counts
     counts = f"{ours:,}" if ours == theirs else f"{ours:,} / {theirs:,}"
     if row.unit == "share":
-        values = (_percent(row.this), _percent(row.other))
+        values = (percent(row.this), percent(row.other))
         change = (
             _signed(100 * row.difference, 1),
             *(_signed(100 * b, 1) for b in (row.low, row.high)),
         )
         suffix = " pp"
     else:
-        values = (_number(row.this), _number(row.other))
+        values = (number(row.this), number(row.other))
         change = tuple(_signed(value, 2) for value in (row.difference, row.low, row.high))
         suffix = ""
     if math.isnan(row.difference):
@@ -327,7 +328,7 @@ def difference_cells(row: Difference) -> tuple[str, ...]:
 
 
 def _share_row(label: str, count: int, total: int) -> tuple[str, ...]:
-    return (label, f"{count:,}", f"{total:,}", _percent(count / total if total else math.nan))
+    return (label, f"{count:,}", f"{total:,}", percent(count / total if total else math.nan))
 
 
 def _expected(bounds: tuple[float, float] | None) -> str:
@@ -341,14 +342,6 @@ def _ratio(metrics: PlanMetrics) -> str:
         return NO_PLAN_NUMBERS
     low, high = metrics.ratio_interval
     return f"{_times(metrics.ratio)} (95% interval {_times(low)} to {_times(high)})"
-
-
-def _number(value: float, decimals: int = 2) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{decimals}f}"
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.1%}"
 
 
 def _times(value: float) -> str:

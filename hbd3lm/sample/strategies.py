@@ -125,19 +125,11 @@ class FirstHitting:
     seed: int
 
     def choose(self, state: BlockState) -> np.ndarray:
-        n, size = state.masked.shape
-        keys = uniforms(
-            self.seed,
-            state.problem[:, None],
-            state.ordinal[:, None],
-            state.step[:, None],
-            np.arange(size)[None],
-            _ORDER,
-        )
+        keys = _order_uniforms(self.seed, state)
         state.step[:] += 1
         first = np.where(state.masked, keys, 2.0).argmin(1)
-        asked = np.zeros((n, size), dtype=bool)
-        asked[np.arange(n), first] = True
+        asked = np.zeros_like(state.masked)
+        asked[np.arange(len(first)), first] = True
         return asked
 
     def decide(self, state: BlockState, asked: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -160,14 +152,7 @@ class Ancestral:
         asked = np.zeros_like(state.masked)
         waiting = np.ones(len(asked), dtype=bool)
         while waiting.any():
-            keys = uniforms(
-                self.seed,
-                state.problem[:, None],
-                state.ordinal[:, None],
-                state.step[:, None],
-                np.arange(asked.shape[1])[None],
-                _ORDER,
-            )
+            keys = _order_uniforms(self.seed, state)
             # (t - s) / t with t = 1 - step / T; certain at the last step.
             probability = 1.0 / np.maximum(total - state.step, 1)
             hit = state.masked & (keys < probability[:, None])
@@ -205,6 +190,13 @@ class Confidence:
         left = asked.sum(1)
         quota = np.ceil(left / np.maximum(total - state.step + 1, 1))
         return asked & (rank < quota[:, None])
+
+
+def _order_uniforms(seed: int, state: BlockState) -> np.ndarray:
+    """The numbers that order the reveals: [n, B], one for each (problem, block, step, place)."""
+    problem, ordinal, step = (x[:, None] for x in (state.problem, state.ordinal, state.step))
+    places = np.arange(state.masked.shape[1])[None]
+    return uniforms(seed, problem, ordinal, step, places, _ORDER)
 
 
 def pick_tokens(

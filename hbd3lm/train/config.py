@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hbd3lm.errors import UserError
 
@@ -305,3 +307,12 @@ def check_strategy(training: TrainingConfig, trainer: TrainerConfig) -> None:
                 f"training.{setting} needs whole weights, which trainer.strategy="
                 f"{trainer.strategy} divides; use training.{remedy} or trainer.strategy=ddp"
             )
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings with the names of nested ones joined by dots."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping)
+        found |= leaves(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,13 @@ from hbd3lm.train.checkpoints import (
     find_checkpoint,
 )
 from hbd3lm.train.compiled import compile_losses
-from hbd3lm.train.config import LATER_SETTINGS, TrainerConfig, TrainingConfig, check_strategy
+from hbd3lm.train.config import (
+    LATER_SETTINGS,
+    TrainerConfig,
+    TrainingConfig,
+    check_strategy,
+    leaves,
+)
 from hbd3lm.train.data import ProblemData
 from hbd3lm.train.lora import attach, check_lora
 from hbd3lm.train.metrics_log import MetricsLog
@@ -299,8 +305,8 @@ def _check_settings(
         was = "fsdp" if old.settings.get("sharded") else strategy
         pairs.append(("trainer.strategy", was, trainer_config.strategy))
     searched = isinstance(algo, dict) and algo["schedule"] == "searched"
-    before = LATER_SETTINGS | _leaves(old.settings.get("training", {}))
-    now = LATER_SETTINGS | _leaves(card.settings.get("training", {}))
+    before = LATER_SETTINGS | leaves(old.settings.get("training", {}))
+    now = LATER_SETTINGS | leaves(card.settings.get("training", {}))
     pairs += [
         (f"training.{name}", before.get(name), now.get(name))
         for name in sorted(set(before) | set(now))
@@ -313,15 +319,6 @@ def _check_settings(
             f"({'; '.join(differences[:4])}); choose another run_dir=..., or repeat its settings "
             f"({run_dir / 'config.yaml'})"
         )
-
-
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings with the names of nested ones joined by dots."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        nested = isinstance(value, Mapping)
-        found |= _leaves(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return found
 
 
 def _make_trainer(

@@ -130,7 +130,7 @@ def test_bad_flags_are_refused_by_name(flags, message):
 def test_lengths_of_zero_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--question_len", "0"])
-    assert "--question_len: 0 is not positive" in capsys.readouterr().err
+    assert "--question_len: '0' is no whole number of at least 1" in capsys.readouterr().err
 
 
 def test_pytest_finds_nothing_to_collect_in_the_program_at_the_root():

@@ -13,6 +13,7 @@ import torch
 
 from hbd3lm import cli
 from hbd3lm.commands import doctor, doctor_checks, memory_advice, run
+from hbd3lm.commands.compose import CONFIGS
 from hbd3lm.commands.doctor_checks import FAIL, OK, WARN
 from hbd3lm.commands.doctor_trial import Trial, judge_gradients
 from hbd3lm.data.records import HierarchicalExample, write_examples
@@ -55,7 +56,7 @@ def settings(tmp_path) -> list[str]:
 
 
 def statuses(settings: list[str]) -> dict[str, doctor.Finding]:
-    with hydra.initialize_config_dir(run.CONFIGS, version_base=None):
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
         cfg = hydra.compose("config", overrides=settings)
     return {finding.check: finding for finding in doctor.find(cfg)}
 

@@ -15,7 +15,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from hbd3lm import HBD3LM, cli
-from hbd3lm.commands import export, run
+from hbd3lm.commands import export
+from hbd3lm.commands.compose import CONFIGS
+from hbd3lm.commands.overrides import quote
 from hbd3lm.errors import UserError
 from hbd3lm.model.checkpoint import load_network, read_checkpoint
 
@@ -145,7 +147,7 @@ def test_the_card_tells_data_command_and_metrics_of_the_run(home):
 def test_the_command_on_the_card_gives_the_settings_of_the_run(home):
     card = load_network(home / "exported")[1]
     overrides = export.training_overrides(card.settings)
-    with hydra.initialize_config_dir(run.CONFIGS, version_base=None):
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
         settings = OmegaConf.to_container(
             hydra.compose("config", overrides=["mode=train", *overrides]), resolve=True
         )
@@ -165,7 +167,7 @@ def test_the_command_of_a_run_from_before_muon_names_its_optimizer():
 
 
 def composed(overrides: list[str]) -> dict:
-    with hydra.initialize_config_dir(run.CONFIGS, version_base=None):
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
         return OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
 
 
@@ -177,10 +179,10 @@ def composed(overrides: list[str]) -> dict:
         ["block_size=8", "hierarchical.exec_block_size=4", "planner=socratic"],
         ["training.hierarchical.modules=separate", "run_name=x", "trainer=cpu", "seed=3"],
         ["run_dir=null", "training.max_steps=1", "trainer.loggers=[csv,wandb]"],
-        [f"data.train_path={run.quote('a b,c.json')}", f"data.valid_path={run.quote('32')}",
-         f"data.test_path={run.quote('true')}", f"run_name={run.quote(QUESTION)}",
+        [f"data.train_path={quote('a b,c.json')}", f"data.valid_path={quote('32')}",
+         f"data.test_path={quote('true')}", f"run_name={quote(QUESTION)}",
          "data.dir='C:\\x\\\\'",
-         f"tokenizer.name={run.quote('[ü]')}", "run_dir=''"],
+         f"tokenizer.name={quote('[ü]')}", "run_dir=''"],
     ],
     ids=str,
 )  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from hbd3lm.commands import run
+from hbd3lm.commands.compose import CONFIGS
 from hbd3lm.commands.doctor import FAIL, find
 from hbd3lm.commands.export import export
 from hbd3lm.data.records import write_examples
@@ -19,7 +20,7 @@ from hbd3lm.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from hbd3lm.errors import UserError
 from hbd3lm.model.checkpoint import load_network
 from hbd3lm.pretrained import HBD3LM
-from tests.commands.test_run import STEPS, make_examples
+from tests.commands.runs import STEPS, make_examples
 from tests.model.families.test_llama import edit_config, make_checkpoint
 
 CAPS = ("hierarchical.question_len=64", "hierarchical.plan_len=16", "hierarchical.exec_len=64")
@@ -54,7 +55,7 @@ def compose(home: Path, run_dir: Path, *overrides: str):
         f"data.train_path={home}/train.json", f"data.test_path={home}/test.json",
         f"run_dir={run_dir}", "training.optimizer=adamw", *overrides,
     ]  # fmt: skip
-    with hydra.initialize_config_dir(run.CONFIGS, version_base=None):
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
         return hydra.compose("config", overrides=overrides)
 
 

@@ -70,7 +70,7 @@ def test_every_printed_command_parses(finished):
     """Flags as the verb's own parser takes them, settings as Hydra does."""
     from html import unescape
 
-    from hbd3lm.commands.run import check_overrides
+    from hbd3lm.commands.compose import check_overrides
 
     folder, flags = finished
     commands = [shlex.split(unescape(c)) for c in re.findall(r"<pre>(.*?)</pre>", page_of(folder))]

@@ -22,6 +22,7 @@ from hbd3lm.experiments.mechanism import (
     compare_texts,
     holds_any,
 )
+from hbd3lm.experiments.mechanism_plans import PlanRow
 from hbd3lm.experiments.statistics import paired_estimate
 from hbd3lm.experiments.study import Study
 
@@ -144,8 +145,6 @@ def test_an_execution_follows_the_plan_whose_operations_it_carries_out():
 
 def test_gold_operations_are_those_of_the_gold_plan_whatever_plan_was_given(finished):
     """A record's gold plan is the one given; taken for the real one, both shares were equal."""
-    from hbd3lm.experiments.mechanism_report import PlanRow
-
     folder, _ = finished
     records = [json.loads(line) for line in (folder / "records.jsonl").open(encoding="utf-8")]
     given = {}

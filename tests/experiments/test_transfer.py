@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hbd3lm.errors import UserError
-from hbd3lm.experiments import transfer
+from hbd3lm.experiments import transfer, transfer_report
 from hbd3lm.experiments.results import write_results
 from hbd3lm.experiments.study import Study
 
@@ -152,9 +152,9 @@ def test_test_problems_that_the_source_holds_are_left_out_and_told(tmp_path):
     known = {e.question for split in ("train", "valid") for e in source.examples(split)}
     assert [e.question not in known for e in study.examples("test")] == unseen.tolist()
     assert 0 < (~unseen).sum() < 20
-    (sentence,) = transfer._seen_findings(unseen)
+    (sentence,) = transfer_report.seen_findings(unseen)
     assert sentence.startswith(f"{(~unseen).sum()} of 40 test problems are among the source's")
-    assert transfer._seen_findings(np.ones(3, bool)) == []
+    assert transfer_report.seen_findings(np.ones(3, bool)) == []
     some = measured(1, 0, 1, 1).of(np.array([True, False, False, True]))
     assert some.correct().tolist() == [1.0, 1.0]
     assert some.nats["execution"].tolist() == [2.0, 8.0]
@@ -173,24 +173,24 @@ def test_differences_are_paired_by_problem_and_by_seed():
         ("all", 8): [measured(0, 0, 1, 0), measured(1, 0, 0, 0)],
         ("source-separate", 0): [measured(0, 0, 0, 0)] * 2,
     }
-    (found,) = transfer._differences(curves, "frozen", [8])
+    (found,) = transfer_report.find_differences(curves, "frozen", [8])
     assert (found.arm, found.size, found.only_first, found.only_other) == ("all", 8, 5, 1)
     assert found.accuracy.value == pytest.approx((1 + 1) / 8 - (2 + 4) / 8)
     assert found.p == (pytest.approx(1.0), pytest.approx(0.25))  # exact, 2 to 1 and 3 to 0
-    (sentence,) = transfer._findings([found], "frozen")
+    (sentence,) = transfer_report.difference_findings([found], "frozen")
     assert sentence.startswith("8 target problems: all is not measurably different than frozen")
 
 
 def test_two_arms_that_no_problem_divides_have_no_interval_and_no_verdict():
     """Eight wrong answers each would be "+0.0 points, 95 % +0.0 to +0.0"."""
     curves = {("frozen", 8): [measured(0, 0, 0, 0)], ("flat", 8): [measured(0, 0, 0, 0)]}
-    (found,) = transfer._differences(curves, "frozen", [8])
+    (found,) = transfer_report.find_differences(curves, "frozen", [8])
     assert np.isnan(found.accuracy.low) and np.isnan(found.accuracy.high)
-    (sentence,) = transfer._findings([found], "frozen")
+    (sentence,) = transfer_report.difference_findings([found], "frozen")
     assert sentence == "8 target problems: none is right for only one of flat and frozen."
 
 
 def test_a_rate_is_of_sums_and_a_model_without_plans_has_none():
     models = [measured(1, 1, 1, 1)] * 2
-    assert transfer._rate(models, "execution").value == pytest.approx(20 / 8)
-    assert transfer._rate(models, "plan") is None
+    assert transfer_report._rate(models, "execution").value == pytest.approx(20 / 8)
+    assert transfer_report._rate(models, "plan") is None

@@ -119,7 +119,7 @@ def test_a_shard_is_not_overwritten_by_the_whole(tmp_path):
 
 def test_a_shard_named_twice_is_refused(tmp_path):
     paths = write_shards(tmp_path / "x.json", 2)
-    with pytest.raises(UserError, match=r"10 ids are in more than one file: p0, p2, .*\.\.\."):
+    with pytest.raises(UserError, match=r"10 ids are in more than one file: p0, .* and 5 more;"):
         merge_shards([*paths, paths[0]], toy_problems(20), tmp_path / "x.json")
 
 

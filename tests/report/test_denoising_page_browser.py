@@ -11,7 +11,8 @@ import hydra
 import numpy as np
 import pytest
 
-from hbd3lm.commands import run
+from hbd3lm.commands.compose import CONFIGS
+from hbd3lm.commands.overrides import quote_text
 from hbd3lm.commands.view import main as view
 from hbd3lm.data.answers import flexible_answer, same_answer, strict_answer
 from hbd3lm.data.records import read_examples
@@ -346,8 +347,8 @@ def settings_of(command: str):
     words = shlex.split(first)
     assert words[:2] == ["python", "main.py"]
     assert shlex.split(second)[:2] == ["hbd3lm", "view"]
-    overrides = [run.quote_text(word) for word in words[2:]]
-    with hydra.initialize_config_dir(run.CONFIGS, version_base=None):
+    overrides = [quote_text(word) for word in words[2:]]
+    with hydra.initialize_config_dir(CONFIGS, version_base=None):
         return hydra.compose("config", overrides=overrides)
 
 

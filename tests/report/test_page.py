@@ -158,17 +158,6 @@ def test_a_model_without_plans_shows_none():
     assert [name for name, _, _ in empty.parts] == ["Plan", "Execution"]
 
 
-def test_figures_are_written_one_way():
-    assert [p.percent(0.715), p.percent(None), p.percent(0.00123, 2)] == ["71.5%", "-", "0.12%"]
-    assert [p.number(1234.5), p.number(None), p.number(2, 0)] == ["1,234.50", "-", "2"]
-    assert [p.duration(s) for s in (0.04, 59.94, 75, 3600)] == [
-        "0.0 s",
-        "59.9 s",
-        "1 min 15 s",
-        "60 min 0 s",
-    ]
-
-
 def test_accuracy_stands_beside_chance():
     score = {"correct": 7, "value": 0.7, "low": 0.397, "high": 0.892}
     table = p.accuracy_table(

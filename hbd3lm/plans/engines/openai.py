@@ -17,7 +17,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from hbd3lm.errors import UserError
+from hbd3lm.errors import UserError, some_of
 from hbd3lm.plans.engines.engine import Completion, Request
 from hbd3lm.plans.engines.loading import check_positive, import_engine, pick_constrained, reason
 from hbd3lm.plans.engines.shape import CONSTRAINED_BY_DEFAULT, plan_grammar, plan_regex
@@ -80,7 +80,8 @@ class OpenAIEngine:
         self._model = model or self._only(known)
         if model and known and model not in known:
             raise UserError(
-                f"--model {model}: {self._base_url} has no such model; it has {_some(list(known))}"
+                f"--model {model}: {self._base_url} has no such model; "
+                f"it has {some_of(list(known))}"
             )
         self._server, version = self._recognise(known.get(self._model, ""))
         can = self._server is not None
@@ -252,7 +253,7 @@ class OpenAIEngine:
     def _only(self, known: dict[str, str]) -> str:
         if len(known) == 1:
             return next(iter(known))
-        has = f"has {_some(list(known))}" if known else "does not say what it has"
+        has = f"has {some_of(list(known))}" if known else "does not say what it has"
         raise UserError(f"--model is needed: {self._base_url} {has}; name one")
 
     def _recognise(self, owner: str) -> tuple[str | None, str]:
@@ -309,8 +310,3 @@ def _root(error: BaseException) -> BaseException:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return error
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

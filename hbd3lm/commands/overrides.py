@@ -1,0 +1,40 @@
+"""Overrides ``KEY=VALUE``, written so that Hydra reads what was meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+_PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[A-Za-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE)
+"""Text that Hydra reads as text without quotes: names, paths, ``32-true``."""
+FREE_TEXT = ("sampling.question", "sampling.plan")
+
+
+def quote_text(override: str) -> str:
+    """Quote the text of ``sampling.question=...``: commas and brackets are Hydra's grammar."""
+    key, _, value = override.partition("=")
+    if key not in FREE_TEXT or value in ("", "null") or value[0] + value[-1] in ('""', "''"):
+        return override
+    return f"{key}={quote(value)}"
+
+
+def quote(text: str) -> str:
+    """Any text as a quoted value of Hydra's grammar."""
+    # Only a backslash before a quote escapes; "${" would be an interpolation.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", "\\${")
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f'"{escaped}{chr(92) * trailing}"'
+
+
+def override_value(value: Any) -> str:
+    """A value as Hydra's grammar wants it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(override_value, value))}]"
+    if isinstance(value, (str, Path)) and not _PLAIN.fullmatch(str(value)):
+        return quote(str(value))
+    return str(value)

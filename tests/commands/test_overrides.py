@@ -1,0 +1,36 @@
+"""Overrides as Hydra reads them: any text arrives as it was typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hbd3lm.commands.overrides import override_value, quote_text
+from tests.commands.runs import compose
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tom has 3 apples, and eats (1). How many?",
+        "It's [5]: {x} = $3.50, 'no' or \"yes\"? 100% + a=b",
+        'back\\slash \\" end\\',
+        "${seed} and \\n",
+        "Zwei Zeilen\nÄpfel",
+        "3",
+    ],
+)
+def test_any_question_reaches_the_sampler_as_typed(text):
+    quoted = quote_text(f"sampling.question={text}")
+    assert str(compose(quoted).sampling.question) == text
+    assert quote_text(quoted) == quoted  # a process started anew is given it again
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 0.5, "32-true", "a, b", "null", Path("out, [1]/it's"), [1, "x y"]]
+)
+def test_any_value_is_read_back_as_it_was(value):
+    read = compose(f"+any={override_value(value)}").any
+    assert read == (str(value) if isinstance(value, Path) else value)
+    assert type(read) is not str or isinstance(value, (str, Path))
