@@ -103,7 +103,13 @@ class Study:
             if any(o.startswith(f"{group_name}=") for o in others):
                 settings = [s for s in settings if not s.startswith(belong)]
         study = cls(group, ("trainer.devices=1", *settings, *others), tuple(others))
-        devices = compose(study.base).trainer.devices
+        cfg = compose(study.base)
+        if cfg.eval.split != "test":
+            raise UserError(
+                f"eval.split={cfg.eval.split}: an experiment compares models with the data's test "
+                "problems; to compare on others, give them as data.test_path"
+            )
+        devices = cfg.trainer.devices
         if devices != 1:
             raise UserError(
                 f"trainer.devices={devices}: an experiment trains its runs in one process. Give "
@@ -195,11 +201,11 @@ class Study:
         return tuple(f"data.{split}_path={_quoted(path)}" for split, path in paths.items())
 
     def examples(self, split: str) -> list[HierarchicalExample]:
-        """The examples of ``train``, ``valid`` or ``test``."""
+        """The examples of ``train``, ``valid`` or ``test``; of the last only those evaluated."""
         from hbd3lm.commands.build import load_examples
 
         cfg = compose([*self.base, *self.data])
-        return load_examples(cfg, split)[: cfg.eval.num_examples if split != "train" else None]
+        return load_examples(cfg, split)[: cfg.eval.num_examples if split == "test" else None]
 
 
 @dataclass(frozen=True)
@@ -300,9 +306,11 @@ class Run:
         stamp = path.with_name(f"{path.name}.stamp")
         if not path.is_file() or _read(stamp) != done:
             print(f"\n[{self.study.name}] {self.name}: {label}", flush=True)
-            for file, content in ((path, make()), (stamp, done)):
+            content = make()
+            stamp.unlink(missing_ok=True)  # it speaks of what is replaced now
+            for file, value in ((path, content), (stamp, done)):
                 with atomic_write(file) as out:
-                    json.dump(content, out)
+                    json.dump(value, out)
         return _read(path)
 
     def load(self) -> LoadedModel:
@@ -324,6 +332,7 @@ class Run:
         stamp = path.with_name(f"{path.name}.stamp")
         if not path.is_file() or _read(stamp) != done:
             print(f"\n[{self.study.name}] {self.name}: {mode} ({label})", flush=True)
+            stamp.unlink(missing_ok=True)  # it speaks of what is replaced now, file by file
             _dispatch(cfg)
             with atomic_write(stamp) as out:
                 json.dump(done, out, indent=2)

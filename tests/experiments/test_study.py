@@ -137,6 +137,28 @@ def test_a_step_whose_result_came_without_its_stamp_is_made_again(open_study, st
     assert steps.done == ["train", "ppl_eval", "ppl_eval"]
 
 
+def test_a_stamp_never_outlives_the_result_it_speaks_of(open_study, steps):
+    """Killed half-way through other settings, then those of before again: made anew, not mixed."""
+    work(open_study().run("shared", [], 0))
+    steps.fail_at = "sample_eval"
+    other = open_study("sampling.temperature=0.5").run("shared", [], 0)
+    with pytest.raises(KeyboardInterrupt):
+        work(other)
+    (other.folder / "eval" / "samples_full.jsonl").write_text('{"of": "the other settings"}')
+    steps.fail_at = None
+    steps.done.clear()
+    _, (_, records) = work(open_study().run("shared", [], 0))
+    assert steps.done == ["ppl_eval", "sample_eval"]
+    assert records != [{"of": "the other settings"}]
+
+
+def test_only_test_problems_are_limited_by_the_number_evaluated(open_study):
+    one = open_study("eval.num_examples=1", "data.valid_size=3", "data.num_train=null")
+    assert len(one.examples("test")) == 1
+    valid = open_study("data.valid_path=" + compose(one.base).data.test_path, "eval.num_examples=1")
+    assert len(valid.examples("valid")) == len(EXAMPLES)
+
+
 def test_training_stopped_by_a_signal_ends_the_study_with_its_status(open_study, monkeypatch):
     monkeypatch.setattr("hbd3lm.commands.run.dispatch", lambda cfg: 75)
     run = open_study().run("shared", [], 0)
@@ -294,6 +316,7 @@ def test_a_real_run_is_what_the_printed_commands_make(open_study, tmp_path):
         ("training.max_stepz=1", "did you mean training.max_steps"),
         ("experiment.seeds=[]", "at least one seed"),
         ("trainer.devices=2", "trains its runs in one process"),
+        ("eval.split=valid", "compares models with the data's test problems"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(override, message):
