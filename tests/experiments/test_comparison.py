@@ -301,6 +301,33 @@ def test_parameters_are_those_of_the_networks(examples):
     assert separate.sampling_operations == pytest.approx(shared.sampling_operations, rel=0.01)
 
 
+def test_a_pretrained_models_budget_is_of_its_own_network(examples, tmp_path):
+    """Its sizes lie in the checkpoint, not in the configuration, and its head is shifted."""
+    from importlib import resources
+
+    from hbd3lm.model.families.pretrained import read_pretrained
+    from tests.model.families.test_llama import make_checkpoint
+
+    llama = make_checkpoint(tmp_path, vocab_size=4096, eos_token_id=None, hidden_size=32,
+                            num_hidden_layers=3)  # fmt: skip
+    file = resources.files("hbd3lm.data") / "tokenizer_files" / "gsm.json"
+    (tmp_path / "tokenizer.json").write_bytes(file.read_bytes())
+    data = (f"data.train_path={examples}", f"data.test_path={examples}")
+    pretrained = ("model=pretrained", f"model.path={tmp_path}", "training.optimizer=adamw")
+    opened = Study.open("comparison", [*data, *pretrained])
+    found = find_budgets(opened, {"diffusion": ["algo=hierarchical"]}, "problems")["diffusion"]
+    # The tokenizer has 4091 ids of its own; 5 special ones, the mask without a row in the head.
+    rows = llama.get_input_embeddings().weight.numel() + llama.lm_head.weight.numel()
+    inner = sum(p.numel() for p in llama.parameters()) - rows
+    assert read_pretrained(tmp_path).fields["n_layers"] == 3
+    assert found.parameters == inner + 4096 * 32 + 4095 * 32
+    # Clean tokens predict, too: more than the same network costs without a shifted head.
+    plain = find_budgets(
+        opened, {"x": ["algo=hierarchical", "model.shift=false"]}, "problems"
+    )["x"]  # fmt: skip
+    assert found.operations > plain.operations
+
+
 class Sampled:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
