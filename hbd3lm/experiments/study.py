@@ -247,7 +247,8 @@ class Run:
 
     def settings_of(self, mode: str, *further: str) -> list[str]:
         """The arguments of ``main.py`` that do a step of this run."""
-        return [f"mode={mode}", *self._common, f"run_dir={_quoted(self.model)}", *further]
+        settings = [f"mode={mode}", *self._common, f"run_dir={_quoted(self.model)}", *further]
+        return _of_one_data_set(settings)
 
     def command(self, mode: str, *further: str) -> str:
         """The same as a line to copy."""
@@ -337,6 +338,18 @@ class Run:
             with atomic_write(stamp) as out:
                 json.dump(done, out, indent=2)
         return _read(path)
+
+
+def _of_one_data_set(settings: list[str]) -> list[str]:
+    """``settings`` less those of data that the data set named last does not know.
+
+    A model that has learned laboratory problems (``data.max_steps=2``) may be evaluated on others.
+    """
+    names = [o for o in settings if o.startswith("data=")]
+    if len(set(names)) < 2:
+        return settings
+    known = compose(names[-1:]).data
+    return [o for o in settings if not o.startswith("data.") or o[5:].partition("=")[0] in known]
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
