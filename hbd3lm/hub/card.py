@@ -38,7 +38,8 @@ def model_card(card: ModelCard, facts: RunFacts, parameters: int) -> str:
     data_name, hub_id = published_as(_data(card))
     data = ModelCardData(
         language="en",
-        license="mit",
+        # Weights that began as somebody else's are not ours to license.
+        license=None if _start_name(card) else "mit",
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["hbd3lm", "block-diffusion", "math", "custom_code"],
@@ -109,7 +110,7 @@ NELBO is an upper bound on the negative log-likelihood and is not to be set besi
 
 ## Licence
 
-The code in this folder is under the MIT licence (`LICENSE`).
+{_licence(card)}
 """
 
 
@@ -124,6 +125,20 @@ def _base_model(card: ModelCard) -> str | None:
     if not path or not start or str(PurePath(path)) == start:  # a folder of this machine
         return None
     return path if re.fullmatch(r"[\w.-]+/[\w.-]+", path) else None
+
+
+def _start_name(card: ModelCard) -> str | None:
+    """What training started from, without the folders of this machine; None: from nothing."""
+    start = (card.settings.get("started_from") or {}).get("path")
+    return _base_model(card) or (PurePath(start).name if start else None)
+
+
+def _licence(card: ModelCard) -> str:
+    text = "The code in this folder is under the MIT licence (`LICENSE`)."
+    start = _start_name(card)
+    if start:
+        text += f" The weights come from those of `{start}`, whose licence goes with them."
+    return text
 
 
 def _method(card: ModelCard) -> str:
@@ -155,18 +170,16 @@ def _training(card: ModelCard, facts: RunFacts, data_name: str) -> str:
     summary = facts.summary
     if not summary:
         return f"Data: {source}. The run's summary was not at hand when this card was made."
-    start = (card.settings.get("started_from") or {}).get("path")
-    name = _base_model(card) or (start and PurePath(start).name)
+    name = _start_name(card)
+    weights = (card.settings.get("started_from") or {}).get("fingerprint")
+    weights = f" (weights {weights})" if weights else ""
     lines = [
-        *([f"Started from the checkpoint `{name}`."] if name else []),
+        *([f"Started from the checkpoint `{name}`{weights}."] if name else []),
         f"Data: {source}; {summary['train_problems']:,} problems, {summary['valid_problems']:,} "
         f"held out for validation.",
         f"Steps: {summary['steps']:,} of {card.settings.get('problems_per_step', '?')} problems, "
         f"precision {summary['precision']}, seed {card.settings.get('seed', '?')}.",
     ]
-    start = summary.get("started_from")
-    if start:
-        lines.append(f"Started from weights {start['fingerprint']} (`{start['path']}`).")
     if summary.get("frozen"):
         lines.append(f"Frozen: the {summary['frozen']} module.")
     if summary.get("best_valid_nelbo") is not None:
