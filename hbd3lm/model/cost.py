@@ -391,6 +391,8 @@ def evaluation_operations(
         modules=config.modules,
         times=EVALUATION,
         autoregressive=autoregressive,
+        shift=config.shift,
+        causal_context=config.causal_context,
     )
     return forward_operations(config, parts).total / sum(problem.segments)
 
