@@ -21,6 +21,7 @@ import copy
 import hashlib
 import json
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -183,8 +184,12 @@ class Study:
 
     @cached_property
     def data(self) -> tuple[str, ...]:
-        """Overrides that give all runs the same problems and plans, prepared once."""
-        from hbd3lm.commands.build import load_examples
+        """Overrides that give all runs the same problems and plans, prepared once.
+
+        Raises:
+            UserError: the problems asked for are not to be had; no others stand in for them.
+        """
+        from hbd3lm.commands.build import load_examples, load_problem_set
 
         cfg = compose(self.base)
         paths = {}
@@ -197,6 +202,11 @@ class Study:
             path = paths[split] = folder / "data" / f"{split}.json"
             with output_lock(folder, wait=True):
                 if not path.is_file():
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", UserWarning)  # what fallback says
+                        fallback = load_problem_set(cfg, split).fallback
+                    if fallback:  # kept here, they would pass for the real ones ever after
+                        raise UserError(f"{fallback.rstrip('.')}, or choose data=embedded")
                     load_examples(compose([*self.base, f"run_dir={_quoted(folder)}"]), split)
         return tuple(f"data.{split}_path={_quoted(path)}" for split, path in paths.items())
 

@@ -22,6 +22,8 @@ class RunFacts:
         summary: the run's ``train_summary.json``, or nothing.
         results: the content of each evaluation of this very checkpoint, by file name.
         plans: rows (what, value) on where the plans it was trained on come from.
+        dataset: whose problems they are, by their manifest, which knows where others stood in for
+            those of the settings; None: there is none.
     """
 
     name: str
@@ -29,13 +31,14 @@ class RunFacts:
     summary: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plans: Sequence[tuple[str, str]] = ()
+    dataset: str | None = None
 
 
 def model_card(card: ModelCard, facts: RunFacts, parameters: int) -> str:
     """The text of the card: what it is, how to load it, what it was trained on, what it scores."""
     from huggingface_hub import ModelCardData
 
-    data_name, hub_id = published_as(_data(card))
+    data_name, hub_id = published_as(_data(card, facts))
     data = ModelCardData(
         language="en",
         # Weights that began as somebody else's are not ours to license.
@@ -114,8 +117,8 @@ NELBO is an upper bound on the negative log-likelihood and is not to be set besi
 """
 
 
-def _data(card: ModelCard) -> str:
-    return (card.settings.get("data") or {}).get("name", "unknown")
+def _data(card: ModelCard, facts: RunFacts) -> str:
+    return facts.dataset or (card.settings.get("data") or {}).get("name", "unknown")
 
 
 def _base_model(card: ModelCard) -> str | None:

@@ -744,3 +744,24 @@ def test_a_run_dir_that_cannot_be_made_is_refused_by_its_name(home, tmp_path, ca
         main("mode=train", *TINY, f"data.train_path={home}/train.json", f"run_dir={run_dir}") == 1
     )
     assert f"error: run_dir: cannot make {run_dir}: Not a directory" in capsys.readouterr().err
+
+
+def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
+    tmp_path, monkeypatch
+):
+    from hbd3lm.plans.provenance import source_dataset
+    from tests.hub.exports import make_model
+
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
+    net, card = make_model("hierarchical")
+    loaded = build.LoadedModel(net, card, None, None, tmp_path)
+    monkeypatch.setattr(build, "load_model", lambda cfg: loaded)
+    cfg = compose(f"run_dir={tmp_path}", "data.num_train=3", "eval.num_examples=2")
+    with pytest.warns(UserWarning, match="NOT GSM8K"):
+        build.load_examples(cfg, "train")
+        _, examples, name = run._load_for_evaluation(cfg)
+    assert source_dataset(tmp_path / "data" / "train.json") == "embedded"
+    assert examples[0].id == "embedded_test_0"
+    assert name == "embedded test (GSM8K could not be had), 2 problems"

@@ -233,6 +233,17 @@ def test_what_a_study_measures_itself_is_kept_until_it_depends_on_something_else
 # -- several processes ---------------------------------------------------------------------------
 
 
+def test_no_other_problems_stand_in_for_those_asked_for(tmp_path, monkeypatch):
+    """Kept in the store they would pass for GSM8K, also when the hub is back."""
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
+    place = f"experiment.output_dir={tmp_path / 'results' / 'abstraction'}"
+    with pytest.raises(UserError, match=r"NOT GSM8K; .*, or choose data=embedded"):
+        Study.open("abstraction", [place], smoke=True).examples("train")
+    assert not list(tmp_path.rglob("train.json"))
+
+
 def test_a_run_that_another_process_holds_is_left_for_last(open_study, steps):
     one = open_study()
     runs = [one.run("shared", [], seed) for seed in (0, 1)]

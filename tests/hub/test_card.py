@@ -38,6 +38,18 @@ def test_only_a_checkpoint_of_the_hub_is_named_as_the_base(path, start, base, to
     assert "/home/me" not in text and "/cache" not in text
 
 
+def test_problems_that_stood_in_for_gsm8k_are_not_called_gsm8k():
+    """The settings name what was asked for; the plans' manifest knows what there was."""
+    _, card = make_model("hierarchical")
+    card = replace(card, settings={"data": {"name": "gsm8k"}})
+    asked, there = (
+        model_card(card, RunFacts("m", "train", SUMMARY, dataset=dataset), 1)
+        for dataset in (None, "embedded")
+    )
+    assert "openai/gsm8k" in asked and "openai/gsm8k" not in there
+    assert "Data: embedded (generated) problems" in there
+
+
 def test_where_the_plans_come_from_is_a_table():
     _, card = make_model("hierarchical")
     facts = RunFacts("m", "train", SUMMARY, plans=[("plans by", "`big`"), ("asked again", "3")])
