@@ -18,6 +18,7 @@ from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.errors import UserError
 from hbd3lm.evaluate.answers import Generation, GenerationRun, generate
 from hbd3lm.evaluate.trajectories import Trajectory, describe_trajectory
+from hbd3lm.hub.bundle import MODELING_FILE
 from hbd3lm.hub.directory import read_sampling, sampling_defaults
 from hbd3lm.model.checkpoint import ModelCard, load_network
 from hbd3lm.model.transformer import Transformer
@@ -209,6 +210,12 @@ class HBD3LM:
             UserError: see :func:`upload_folder`.
         """
         if self.path.is_dir():
+            if not (self.path / MODELING_FILE).is_file():  # a copy of the hub's, as we fetch it
+                raise UserError(
+                    f"push_to_hub: {self.path} holds no {MODELING_FILE}, without which AutoModel "
+                    "could not load the upload; it is not fetched with a model of the hub: "
+                    "copy that model on the hub itself, or export a checkpoint of yours"
+                )
             return upload_folder(self.path, repo_id, private)
         from hbd3lm.commands.export import export
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 import sys
 import time
@@ -169,6 +170,16 @@ def test_a_folder_is_uploaded_as_it_is(folder, hub):
     assert HBD3LM.from_pretrained(folder).push_to_hub("me/m", private=True) == "hub/me/m"
     files = sorted(path.name for path in folder.iterdir())
     assert hub.asked == [("create", "me/m", True, True), ("upload", "me/m", files)]
+
+
+def test_a_model_fetched_from_the_hub_is_not_uploaded_without_the_code_it_was_left_without(
+    folder, hub, tmp_path
+):
+    fetched = tmp_path / "snapshot"
+    shutil.copytree(folder, fetched, ignore=shutil.ignore_patterns("*.py", "*.md", "LICENSE"))
+    with pytest.raises(UserError, match=r"holds no modeling_hbd3lm\.py"):
+        HBD3LM.from_pretrained(fetched).push_to_hub("me/copy")
+    assert not hub.asked
 
 
 def test_a_checkpoint_is_exported_before_it_is_uploaded(tmp_path, hub):

@@ -26,8 +26,8 @@ EXAMPLES = (
     "A book has 250 pages. Ben reads 28 pages a day for 7 days. How many pages are left to read?",
 )
 PAUSE = 0.06  # seconds a pass, so that a fast model can be watched
-Run = tuple[str, "Solution", bool]
-"""Question, what came out, and whether the plan was given."""
+Run = tuple[str, "Solution", bool, dict]
+"""Question, what came out, whether the plan was given, and how it was sampled."""
 
 
 def launch(app: gr.Blocks, host: str, port: int | None, inbrowser: bool = False) -> str:
@@ -149,7 +149,7 @@ def build_app(model: HBD3LM) -> gr.Blocks:
                 html = _solution_html(solution, layout, done, given=False)
                 if not done:
                     yield html, "", gr.skip(), gr.skip(), gr.skip()
-            kept = [*runs, (question, solution, False)]
+            kept = [*runs, (question, solution, False, _sampling(values))]
             yield html, "", solution.plan or "", kept, _offer(model, kept)
 
         def solve_yours(question: str, plan: str, runs: list[Run], *values: Any) -> Iterator[tuple]:
@@ -160,7 +160,7 @@ def build_app(model: HBD3LM) -> gr.Blocks:
                 html = _solution_html(solution, layout, done, given=True)
                 if not done:
                     yield html, gr.skip(), gr.skip()
-            kept = [*runs, (question, solution, True)]
+            kept = [*runs, (question, solution, True, _sampling(values))]
             yield html, kept, _offer(model, kept)
 
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
@@ -210,15 +210,8 @@ def _watch(
     model: HBD3LM, question: str, plan: str | None, values: tuple
 ) -> Iterator[tuple[Solution, bool]]:
     """Every stage of a solution, and whether it is the last one."""
-    method, steps, threshold, temperature, seed, pause = values
-    settings = {
-        "method": method,
-        "steps": int(steps) or None if steps is not None else None,
-        "threshold": threshold or None,
-        "temperature": temperature,
-        "seed": int(seed or 0),
-    }
-    watched = model.watch(question, plan, **settings)
+    *_, pause = values
+    watched = model.watch(question, plan, **_sampling(values))
     try:
         for solution in watched:
             # Only the last one has been scored; a model may write no answer at all.
@@ -229,6 +222,18 @@ def _watch(
         raise gr.Error(escape(str(error)), print_exception=False) from None
     finally:
         watched.close()
+
+
+def _sampling(values: tuple) -> dict[str, Any]:
+    """The fields of the page as settings of the sampler."""
+    method, steps, threshold, temperature, seed, _ = values
+    return {
+        "method": method,
+        "steps": int(steps) or None if steps is not None else None,
+        "threshold": threshold or None,
+        "temperature": temperature,
+        "seed": int(seed or 0),
+    }
 
 
 # --- what is shown ------------------------------------------------------------------------------
@@ -278,16 +283,24 @@ def _tokens(
 
 
 def save_page(model: HBD3LM, runs: list[Run]) -> str:
-    """The denoising viewer of everything solved so far, as a file to download."""
+    """The denoising viewer of everything solved so far, as a file to download.
+
+    What the page says of the sampling holds for all solutions; where they differ, their names tell.
+    """
     from hbd3lm.commands.view import edit_commands
     from hbd3lm.data.records import HierarchicalExample
     from hbd3lm.evaluate.answers import Generation, GenerationRun, make_records
     from hbd3lm.evaluate.trajectories import describe_run, trajectory_to_json
     from hbd3lm.report.denoising_page import write_denoising_page
 
+    used = [model.sampling | settings for *_, settings in runs]
+    shared = {k: v for k, v in used[0].items() if all(other.get(k) == v for other in used)}
     records = []
-    for number, (question, solution, given) in enumerate(runs, start=1):
-        name = f"solution {number}" + (", plan given" if given else "")
+    for number, (question, solution, given, _) in enumerate(runs, start=1):
+        own = {k: v for k, v in used[number - 1].items() if k not in shared}
+        words = ["plan given"] if given else []
+        words += [f"{k} {'off' if v is None else v}" for k, v in own.items()]
+        name = ", ".join([f"solution {number}", *words])
         example = HierarchicalExample(name, question, solution.plan or "", "", "")
         ended = {}
         generation = Generation(solution.plan, solution.execution, solution.evaluations, ended)
@@ -295,7 +308,7 @@ def save_page(model: HBD3LM, runs: list[Run]) -> str:
         (record,) = make_records([example], run, "exec_only" if given else "full")
         records.append(record | {"gold_plan": "", "trajectory": trajectory_to_json(
             solution.trajectory)})  # fmt: skip
-    about = describe_run(model.card.layout, model.path, "problems of the demo", model.sampling)
+    about = describe_run(model.card.layout, model.path, "problems of the demo", shared)
     page = Path(mkdtemp(prefix="hbd3lm-demo-")) / "solutions.html"
     write_denoising_page(page, about, records, edit_commands(about, Path("demo")))
     return str(page)

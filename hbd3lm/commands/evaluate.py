@@ -222,6 +222,8 @@ def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[Hierarchica
         _check_same_slice(cfg, loaded)
     examples = load_examples(cfg, config.split)[: config.num_examples]
     source = cfg.data[f"{config.split}_path"] or f"{cfg.data.name} {config.split}"
+    if source.startswith("gsm8k ") and examples[0].id.startswith("embedded_"):
+        source = f"embedded {config.split} (GSM8K could not be had)"
     return loaded, examples, f"{source}, {len(examples)} problems"
 
 

@@ -101,6 +101,7 @@ def export(checkpoint: str | Path, folder: str | Path, overwrite: bool = False) 
 def read_run(checkpoint: Path, card: ModelCard) -> tuple[RunFacts, list[str]]:
     """What the run's folder says of this checkpoint, and what it leaves open, a line each."""
     from hbd3lm.hub.card import RunFacts
+    from hbd3lm.plans.provenance import source_dataset
 
     run, notes = checkpoint.parent.parent, []
     summary_file = run / "train_summary.json"
@@ -130,15 +131,20 @@ def read_run(checkpoint: Path, card: ModelCard) -> tuple[RunFacts, list[str]]:
     plans = _plans_of(run, card) if card.layout.has_plan else []
     if card.layout.has_plan and not plans:
         notes.append("no manifest beside the training plans; the model card says less of them")
-    return RunFacts(name, command, summary, results, plans), notes
+    dataset = source_dataset(_plan_file(run, card))
+    return RunFacts(name, command, summary, results, plans, dataset), notes
 
 
 def _plans_of(run: Path, card: ModelCard) -> list[tuple[str, str]]:
     """Where the plans come from that this run was trained on."""
     from hbd3lm.plans.provenance import plan_provenance
 
+    return plan_provenance(_plan_file(run, card))
+
+
+def _plan_file(run: Path, card: ModelCard) -> Path:
     given = (card.settings.get("data") or {}).get("train_path")
-    return plan_provenance(given or run / "data" / "train.json")
+    return Path(given or run / "data" / "train.json")
 
 
 def read_json(file: Path) -> dict:

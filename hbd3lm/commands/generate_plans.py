@@ -160,6 +160,8 @@ def main(argv: list[str] | None = None) -> int:
         dataset, args.split, args.data_dir, args.num_examples, seed=args.seed
     )
     problems = problem_set.problems
+    if problem_set.fallback:
+        dataset = "embedded"  # what the plans are of, for whoever reads their manifest
     about = {
         "problems": {
             "dataset": dataset,

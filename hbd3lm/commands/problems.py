@@ -67,6 +67,8 @@ def _plan(cfg: DictConfig, data: DataConfig, split: str) -> list[HierarchicalExa
     problems = load_problem_set(cfg, split)
     output = Path(cfg.run_dir) / "data" / f"{split}.json"
     print(f"data: {problems.origin}; plans by {planner} -> {output}")
+    if problems.fallback:
+        name = "embedded"  # what the plans are of, for whoever reads their manifest
     settings = {"planner": planner, "dataset": name, "split": split}
     with contextlib.ExitStack() as stack:
         if get_rank():  # every process of a training run plans; one of them writes the file

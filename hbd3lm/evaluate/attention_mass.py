@@ -18,12 +18,12 @@ from torch import Tensor
 
 from hbd3lm.data.tokenizer import ProblemTokenizer
 from hbd3lm.diffusion.corruption import Noise
-from hbd3lm.diffusion.objective import Objective
+from hbd3lm.diffusion.objective import Autoregressive, Objective
 from hbd3lm.errors import UserError
 from hbd3lm.model.attention import attention_probabilities
-from hbd3lm.model.batch import Part
+from hbd3lm.model.batch import Part, Prediction, Tokens
 from hbd3lm.model.layout import Document, Layout
-from hbd3lm.model.transformer import AttentionObserver, Transformer
+from hbd3lm.model.transformer import AttentionObserver, Past, Transformer
 from hbd3lm.plans.numbers import number_spans, spelled_number_spans
 
 GROUPS = (
@@ -41,7 +41,9 @@ _DIGITS, _WORDS, _QUESTION, _PLAN, _ENDS, _EARLIER, _OWN = range(len(GROUPS))
 
 @dataclass(frozen=True)
 class AttentionMass:
-    """Mean attention of a document's masked execution tokens over heads and tokens.
+    """Mean attention of what predicts a document's masked execution tokens, over heads and tokens.
+
+    These are the masked tokens themselves, or under a shifted head the tokens before them.
 
     Attributes:
         mass: [documents, layers, steps, groups]; sums to 1 over the groups.
@@ -95,6 +97,11 @@ def attention_mass(
     layout = objective.layout
     if not layout.has_plan:
         raise UserError("attention to a plan: this model has none (algo=hierarchical has)")
+    if isinstance(objective, Autoregressive):
+        raise UserError(
+            "attention is measured while blocks are denoised, and this model predicts the next "
+            "token (algo=ar); leave it out with experiment.attention_problems=0"
+        )
     size, layers = _size(layout), net.config.n_layers
     shape = (len(documents), layers, size, len(GROUPS))
     mass, uniform = np.zeros(shape), np.zeros((shape[0], *shape[2:]))
@@ -149,21 +156,42 @@ def _look(
     table = torch.zeros(len(groups), max(map(len, groups)), dtype=torch.long, device=device)
     for row, kinds in zip(table, groups):
         row[: len(kinds)] = torch.from_numpy(kinds)
-    past, of_keys = None, []
+    past, of_keys, seen = None, [], []
     for part in parts:
-        _, past = net(part.clean, past, part.module, keys_only=True)
         # A clean token's position is its place in the document.
         of_keys.append(table.gather(1, part.clean.position))
+        # Under a shifted head clean tokens predict, too: the first tokens of blocks.
+        ahead = part.prediction if part.noisy is None else part.ahead
+        if part is not parts[-1] or ahead is None:
+            _, past = net(part.clean, past, part.module, keys_only=True)
+        else:
+            past, sums = _sum_attention(net, part.clean, past, part.module, of_keys, ahead)
+            seen.append(sums)
     part = parts[-1]
-    if part.noisy is None:
-        raise UserError(
-            "attention is measured while blocks are denoised, and this model predicts the next "
-            "token (algo=ar); leave it out with experiment.attention_problems=0"
-        )
-    of_keys.append(torch.full_like(part.noisy.ids, _OWN))
-    one_hot = torch.nn.functional.one_hot(torch.cat(of_keys, 1), len(GROUPS)).float()
-    asked = (part.prediction.weight > 0).float()  # [N, Ln]
-    asked = asked / asked.sum(1, keepdim=True)
+    if part.noisy is not None:
+        of_keys.append(torch.full_like(part.noisy.ids, _OWN))
+        _, sums = _sum_attention(net, part.noisy, past, part.module, of_keys, part.prediction)
+        seen.append(sums)
+    mass, uniform, count = (sum(parts) for parts in zip(*seen))
+    return (mass / count[:, None, None]).cpu().numpy(), (uniform / count[:, None]).cpu().numpy()
+
+
+def _sum_attention(
+    net: Transformer,
+    tokens: Tokens,
+    past: Past | None,
+    module: str,
+    of_keys: Sequence[Tensor],
+    prediction: Prediction,
+) -> tuple[Past, tuple[Tensor, Tensor, Tensor]]:
+    """Run ``tokens``; the past with them, and sums over those that predict something: of their
+    mass [N, layers, groups], of their uniform shares [N, groups], and their number [N].
+
+    Args:
+        of_keys: the groups of all keys in sight.
+    """
+    one_hot = torch.nn.functional.one_hot(torch.cat(list(of_keys), 1), len(GROUPS)).float()
+    asked = (prediction.weight > 0).float()  # [N, L]
     found: list[Tensor] = []
     shares: list[Tensor] = []
 
@@ -176,5 +204,5 @@ def _look(
             shares.append(torch.einsum("nqk,nkg,nq->ng", seen, one_hot, asked))
 
     with watched(net, observe):
-        net(part.noisy, past, part.module)
-    return torch.stack(found, 1).cpu().numpy(), shares[0].cpu().numpy()
+        _, past = net(tokens, past, module)
+    return past, (torch.stack(found, 1), shares[0], asked.sum(1))

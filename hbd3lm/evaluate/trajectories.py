@@ -237,6 +237,11 @@ def read_trajectories(path: str | Path, what: str = "FILE") -> TrajectoryFile:
 _REMEDY = "make one with mode=sample_eval sampling.trajectory=true"
 _TEXTS = ("id", "question", "plan", "execution", "answer_numerical", "gold_plan", "gold_execution")
 
+_VERDICTS = [
+    *((f"predicted_{kind}", str, "neither text nor null") for kind in ("strict", "flexible")),
+    *((f"correct_{kind}", bool, "neither true, false nor null") for kind in ("strict", "flexible")),
+]
+
 
 def _fault_of_header(about: Mapping[str, Any]) -> str | None:
     segments = about.get("segments")
@@ -262,8 +267,14 @@ def _fault_of_record(record: Any, about: Mapping[str, Any]) -> str | None:
     for name in _TEXTS:
         if not isinstance(record.get(name), str):
             return f"field {name!r} is no text"
-    if type(record.get("network_evaluations")) is not int:
-        return "field 'network_evaluations' is no whole number"
+    evaluations = record.get("network_evaluations")
+    if type(evaluations) is not int or evaluations < 1:
+        return "field 'network_evaluations' is no whole number of at least 1"
+    for name, kind, what in _VERDICTS:
+        if not isinstance(record.get(name), (kind, type(None))):
+            return f"field {name!r} is {what}"
+    if not isinstance(record.get("ended", {}), dict):
+        return "field 'ended' is no object"
     names = {segment["name"] for segment in about["segments"]}
     steps = record.get("trajectory")
     if not isinstance(steps, list) or not steps:

@@ -87,6 +87,7 @@ def _count(study: Study, overrides: Sequence[str], examples: Sequence) -> Budget
     from hbd3lm.train.config import TrainingConfig
 
     cfg = compose([*study.base, *study.data, *overrides])
+    build.resolve_pretrained(cfg)  # sizes and tokenizer of model=pretrained
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
     training = typed(TrainingConfig, cfg.training, "training").for_processes(1)
@@ -100,6 +101,8 @@ def _count(study: Study, overrides: Sequence[str], examples: Sequence) -> Budget
         modules=card.model.modules,
         times=(cfg.algo.t_min, cfg.algo.t_max),
         autoregressive=autoregressive,
+        shift=card.model.shift,
+        causal_context=card.model.causal_context,
     )
     a_problem = cost.step_operations(card.model, shapes).total / len(lengths)
     a_step = training.batch_size * training.accumulate

@@ -15,6 +15,7 @@ model's exact value settles the matter; one that is higher settles nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from hbd3lm.experiments.statistics import (
     accuracy_estimate,
     holm,
     mcnemar,
+    paired_estimate,
     rate_difference_estimate,
     ratio_estimate,
 )
@@ -82,11 +84,11 @@ def run(study: Study) -> Results:
         for name in (*arms, *blocks)
     }
     main = [found[name] for name in compared]
-    contestants = _contestants(s, found, compared)
+    contestants = _contestants(found, compared)
     speeds = race(study, contestants, s.speed_problems, s.speed_rounds) if s.speed_rounds else {}
     contrasts = _contrasts(s, found)
     tests = _tests(contrasts)
-    points = _points(s, found, compared)
+    points = _points(found, compared)
     guess = _chance(study)
     return Results(
         tables=[
@@ -136,7 +138,9 @@ def _compared(s: DictConfig) -> list[str]:
 
 
 def _block_arms(study: Study, first: str, overrides: list[str]) -> dict[str, list[str]]:
-    """The first arm with other block sizes."""
+    """The first arm with other block sizes; none where there are no seeds to train them with."""
+    if not study.settings.extra_seeds:
+        return {}
     here = compose([*study.base, *overrides]).block_size
     return {
         f"{first}-block{size}": [*overrides, f"block_size={size}"]
@@ -145,10 +149,30 @@ def _block_arms(study: Study, first: str, overrides: list[str]) -> dict[str, lis
     }
 
 
-def _variations(s: DictConfig, largest_block: int) -> dict[str, tuple[str, ...]]:
+def _variations(run: Run) -> dict[str, tuple[str, ...]]:
     """Other ways to sample: label -> settings. So many steps as tokens a block is the default."""
-    steps = {f"steps {n}": (f"sampling.steps={n}",) for n in s.sweep_steps if n < largest_block}
-    return steps | {f"threshold {t}": (f"sampling.threshold={t}",) for t in s.sweep_thresholds}
+    s, sampling = run.study.settings, compose(run.settings_of("sample_eval")).sampling
+    # What the user says of sampling must not win over what the label says.
+    by_number = _without_threshold(run)
+    if sampling.method == "first_hitting":
+        by_number += ("sampling.method=confidence",)
+    by_threshold = () if sampling.method == "confidence" else ("sampling.method=confidence",)
+    fewer = [n for n in s.sweep_steps if n < _largest_block(run)]
+    return {f"steps {n}": (f"sampling.steps={n}", *by_number) for n in fewer} | {
+        f"threshold {t}": (f"sampling.threshold={t}", *by_threshold) for t in s.sweep_thresholds
+    }
+
+
+def _without_threshold(run: Run) -> tuple[str, ...]:
+    """The setting that takes a threshold back; nothing where the run has none."""
+    given = compose(run.settings_of("sample_eval")).sampling.threshold is not None
+    return ("sampling.threshold=null",) if given else ()
+
+
+def _drawn(run: Run) -> tuple[str, ...]:
+    """Settings that sample from the model's distribution itself."""
+    exactly = ("sampling.method=first_hitting", "sampling.temperature=1", "sampling.top_p=1")
+    return (*exactly, *_without_threshold(run))
 
 
 def _measure(run: Run) -> Measured:
@@ -169,8 +193,7 @@ def _measure(run: Run) -> Measured:
         return found
     if s.own_plans and found.has_plan:
         # Drawn from p(P|Q) itself, not decoded. The records have the gold execution beside them.
-        exactly = ("sampling.method=first_hitting", "sampling.temperature=1", "sampling.top_p=1")
-        _, plans = run.sample("own_plans", "plan_only", *exactly)
+        _, plans = run.sample("own_plans", "plan_only", *_drawn(run))
         if np.mean([record["ended"]["plan"] for record in plans]) >= MOST_PLANS_END:
             path = run.folder / "own_plans" / "samples_plan_only.jsonl"
             _, given = run.likelihoods("given_own_plans", f"data.test_path={override_value(path)}")
@@ -183,7 +206,7 @@ def _measure(run: Run) -> Measured:
             )
             found.votes.append(run.sample(f"vote{i}", "full", *settings)[1])
         if run.arm in s.sweep_arms:
-            for label, settings in _variations(s, _largest_block(run)).items():
+            for label, settings in _variations(run).items():
                 folder = label.replace(" ", "")
                 found.varied[label] = run.sample(folder, "full", *settings)
     return found
@@ -275,28 +298,49 @@ def _tests(contrasts: Sequence[Contrast]) -> list[SeedTest]:
 # -- quality over speed ------------------------------------------------------------------------
 
 
-def _points(s: DictConfig, arms: dict[str, Arm], compared: Sequence[str]) -> list[Point]:
-    """Main arms, block sizes, and the variations; of the extra seeds, but for the main arms."""
+def _points(arms: dict[str, Arm], compared: Sequence[str]) -> list[Point]:
+    """Main arms, block sizes, and the variations; of the extra seeds, but for the main arms.
+
+    So that seeds are not taken for blocks or steps, the others are compared with the same seeds'
+    models of the arm they vary: a variation with the very same models' usual answers.
+    """
     found = []
     for name, arm in arms.items():
         tokens = sum(arm.models[0].tokens[k] for k in arm.models[0].tokens if k != "all")
         nats = arm.matrix(lambda model: model.nats["all"])
-        family = compared[0] if name not in compared else name
+        rate = ratio_estimate(nats, np.broadcast_to(tokens, nats.shape))
+        family, difference = name, None
+        if name not in compared:
+            family, seeds = compared[0], [run.seed for run in arm.runs]
+            usual = arms[family].right[[run.seed in seeds for run in arms[family].runs]]
+            difference = accuracy_difference_estimate(arm.right, usual)
         found.append(
             Point(
                 family,
                 name,
                 accuracy_estimate(arm.right),
                 float(np.mean([_evaluations(m.scores) for m in arm.models])),
-                ratio_estimate(nats, np.broadcast_to(tokens, nats.shape)),
+                replace(rate, is_bound=not arm.models[0].exact),
+                len(arm.models),
+                difference,
             )
         )
     for name in compared:
-        varied = [model.varied for model in arms[name].models if model.varied]
-        for label in varied[0] if varied else ():
-            right = np.stack([right_answers(one[label][1]) for one in varied])
-            cost = float(np.mean([_evaluations(one[label][0]) for one in varied]))
-            found.append(Point(name, f"{name}, {label}", accuracy_estimate(right), cost))
+        varied = [model for model in arms[name].models if model.varied]
+        for label in varied[0].varied if varied else ():
+            right = np.stack([right_answers(model.varied[label][1]) for model in varied])
+            usual = np.stack([model.right() for model in varied])
+            cost = float(np.mean([_evaluations(model.varied[label][0]) for model in varied]))
+            found.append(
+                Point(
+                    name,
+                    f"{name}, {label}",
+                    accuracy_estimate(right),
+                    cost,
+                    seeds=len(varied),
+                    difference=paired_estimate(right, usual),
+                )
+            )
     return found
 
 
@@ -304,13 +348,12 @@ def _evaluations(scores: dict[str, Any]) -> float:
     return scores["speed"]["network_evaluations_per_token"]
 
 
-def _contestants(s: DictConfig, arms: dict[str, Arm], compared: Sequence[str]) -> list[Contestant]:
+def _contestants(arms: dict[str, Arm], compared: Sequence[str]) -> list[Contestant]:
     """The labels are those of the points."""
     found = [Contestant(name, arm.runs[0]) for name, arm in arms.items()]
     for name in compared:
         for run, model in zip(arms[name].runs, arms[name].models):
             if model.varied:
-                variations = _variations(s, _largest_block(run))
-                found += [Contestant(f"{name}, {k}", run, v) for k, v in variations.items()]
+                found += [Contestant(f"{name}, {k}", run, v) for k, v in _variations(run).items()]
                 break
     return found

@@ -130,13 +130,21 @@ class SeedTest:
 
 @dataclass(frozen=True)
 class Point:
-    """A model and a way to sample from it: what it costs, how often it is right."""
+    """A model and a way to sample from it: what it costs, how often it is right.
+
+    Attributes:
+        seeds: models of as many.
+        difference: share of right answers less that of the arm it varies, the same seeds and
+            problems; None for an arm as it is.
+    """
 
     family: str
     label: str
     accuracy: Estimate
     evaluations: float
     nats: Estimate | None = None
+    seeds: int = 1
+    difference: Estimate | None = None
 
 
 def right_answers(records: Records, kind: str = "strict") -> np.ndarray:

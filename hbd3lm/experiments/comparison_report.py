@@ -206,7 +206,9 @@ def sweep_table(points: Sequence[Point], speeds: dict[str, Speed]) -> Table:
         "Quality over speed: block sizes, steps and thresholds",
         [
             Column("model"),
+            Column("seeds", 0),
             Column("greedy, strict", "share"),
+            Column("less the arm's, same seeds", "share"),
             Column("evaluations a token", 2),
             Column("tokens a second", 0),
             Column("relative", 2),
@@ -215,7 +217,9 @@ def sweep_table(points: Sequence[Point], speeds: dict[str, Speed]) -> Table:
         [
             [
                 p.label,
+                p.seeds,
                 p.accuracy,
+                p.difference,
                 p.evaluations,
                 speeds[p.label].tokens if p.label in speeds else None,
                 speeds[p.label].relative if p.label in speeds else None,
@@ -223,7 +227,10 @@ def sweep_table(points: Sequence[Point], speeds: dict[str, Speed]) -> Table:
             ]
             for p in points
         ],
-        "Nats are of all tokens the model predicts: comparable among models with a plan only.",
+        "Block sizes, steps and thresholds are of the extra seeds only: what they change is told "
+        "by the difference from the arm they vary with the same seeds, not by its row. Nats are of "
+        "all tokens the model predicts: comparable among models with a plan only; ≤ marks an upper "
+        "bound.",
     )
 
 
@@ -271,7 +278,7 @@ def setting_sentence(study: Study, arms: Sequence[Arm]) -> str:
     seeds = len(arms[0].models)
     more = "" if seeds > 1 else "; one seed a method says nothing about other seeds"
     return (
-        f"{len(arms[0].models[0].records)} problems of {cfg.data.name}, {seeds} seed(s) a method"
+        f"{len(arms[0].models[0].records)} problems of {study.problems}, {seeds} seed(s) a method"
         f"{more}. All that follows is about {cfg.model.name} models trained this briefly on these "
         "problems."
     )

@@ -128,11 +128,15 @@ def run(study: Study) -> Results:
 def _runs(study: Study) -> list[Run]:
     checkpoint = study.settings.checkpoint
     if checkpoint is not None:
+        from hbd3lm.model.checkpoint import read_exported
+
         if not Path(checkpoint).exists():
             raise UserError(
                 f"experiment.checkpoint: no such file or folder: {checkpoint}; give a .ckpt file, "
                 "or a folder that `hbd3lm export` wrote"
             )
+        if Path(checkpoint).is_dir():
+            read_exported(checkpoint, "experiment.checkpoint")  # or it says what to give instead
         return [study.run("checkpoint", [f"checkpoint={override_value(checkpoint)}"], 0)]
     return [
         study.run(arm, [f"hierarchical.modules={arm}"], seed)
@@ -304,7 +308,11 @@ def _likelihoods(
                     nats[name][example.id] = value
         return {"nats": nats, "tokens": tokens}
 
-    about = {"draws": draws, "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]}
+    about = {
+        "draws": draws,
+        "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12],
+        "problems": _digest(material.examples),  # whose executions are scored
+    }
     found = run.measure("likelihoods", about, make)
     return found["nats"], found["tokens"]
 

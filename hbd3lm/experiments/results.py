@@ -102,28 +102,34 @@ class Table:
         return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
     def write(self, folder: Path) -> None:
-        """The three files; the CSV has unrounded values, an estimate in three columns."""
+        """The three files; the CSV has unrounded values, an estimate in three columns.
+
+        Where one of a column's is a bound, a fourth tells which are.
+        """
         for suffix, text in (("md", self.markdown()), ("tex", self.latex())):
             with atomic_write(folder / f"{self.name}.{suffix}") as file:
                 file.write(text)
-        wide = [
-            any(isinstance(row[i], Estimate) for row in self.rows) for i in range(len(self.columns))
-        ]
+        cells = [[row[i] for row in self.rows] for i in range(len(self.columns))]
+        wide = [any(isinstance(cell, Estimate) for cell in column) for column in cells]
+        bounds = [any(getattr(cell, "is_bound", False) for cell in column) for column in cells]
         with atomic_write(folder / f"{self.name}.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             head: list[str] = []
-            for column, three in zip(self.columns, wide):
+            for column, three, bound in zip(self.columns, wide, bounds):
                 more = [f"{column.title} low", f"{column.title} high"] if three else []
-                head += [column.title, *more]
+                head += [column.title, *more, *([f"{column.title} is bound"] if bound else [])]
             writer.writerow(head)
             for row in self.rows:
                 line: list[Any] = []
-                for cell, three in zip(row, wide):
+                for cell, three, bound in zip(row, wide, bounds):
+                    is_bound = None
                     if isinstance(cell, Estimate):
                         found = cell.to_dict()
                         line += [found["value"], found["low"], found["high"]]
+                        is_bound = cell.is_bound
                     else:
                         line += [cell, None, None] if three else [cell]
+                    line += [is_bound] if bound else []
                 writer.writerow(line)
 
     def to_dict(self) -> dict[str, Any]:

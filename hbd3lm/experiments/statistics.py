@@ -122,6 +122,11 @@ def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0
     samples = _divide(*drawn)
     if not math.isfinite(value):
         return Estimate(value, *_middle(samples))
+    if not np.isfinite(samples).all() and (drawn[0] > 0).all():
+        # Some resamples have nothing to divide by. The ratio's inverse is finite in all of them, so
+        # that its interval can be widened; its ends are those of this one.
+        inverse = ratio_estimate(bottom, top, seed)
+        return Estimate(value, 1 / inverse.high, 1 / inverse.low if inverse.low > 0 else math.inf)
     linear = (top - value * bottom) / bottom.mean()  # of the ratio, around its value
     return _widened(value, samples, [linear])
 

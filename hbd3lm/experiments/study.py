@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 STORE = "models"
 """Folder of the trained models, beside those of the studies."""
+STANDS_IN = "-embedded"
+"""Ends the name of a folder whose problems stand in for those asked for."""
 OWN = ("mode", "run_dir", "run_name", "checkpoint", "seed", "eval.output_dir")
 """Settings that a study gives its runs itself."""
 SPLITS = ("train", "test")
@@ -104,7 +106,13 @@ class Study:
             if any(o.startswith(f"{group_name}=") for o in others):
                 settings = [s for s in settings if not s.startswith(belong)]
         study = cls(group, ("trainer.devices=1", *settings, *others), tuple(others))
-        devices = compose(study.base).trainer.devices
+        cfg = compose(study.base)
+        if cfg.eval.split != "test":
+            raise UserError(
+                f"eval.split={cfg.eval.split}: an experiment compares models with the data's test "
+                "problems; to compare on others, give them as data.test_path"
+            )
+        devices = cfg.trainer.devices
         if devices != 1:
             raise UserError(
                 f"trainer.devices={devices}: an experiment trains its runs in one process. Give "
@@ -178,8 +186,12 @@ class Study:
 
     @cached_property
     def data(self) -> tuple[str, ...]:
-        """Overrides that give all runs the same problems and plans, prepared once."""
-        from hbd3lm.commands.problems import load_examples
+        """Overrides that give all runs the same problems and plans, prepared once.
+
+        Where GSM8K cannot be had, embedded problems stand in for it, under a name of their own:
+        once it can, studies go on to the real ones.
+        """
+        from hbd3lm.commands.problems import load_examples, load_problem_set
 
         cfg = compose(self.base)
         paths = {}
@@ -191,16 +203,27 @@ class Study:
             folder = self.store / f"data-{_digest(what)}"
             path = paths[split] = folder / "data" / f"{split}.json"
             with output_lock(folder, wait=True):
+                if not path.is_file() and load_problem_set(cfg, split).fallback:
+                    folder = folder.with_name(folder.name + STANDS_IN)
+                    path = paths[split] = folder / "data" / f"{split}.json"
                 if not path.is_file():
                     load_examples(compose([*self.base, f"run_dir={override_value(folder)}"]), split)
         return tuple(f"data.{split}_path={override_value(path)}" for split, path in paths.items())
 
+    @property
+    def problems(self) -> str:
+        """Whose problems these are, for the report."""
+        name = compose(self.base).data.name
+        if any(STANDS_IN in override for override in self.data):
+            return f"embedded problems, in place of {name}, which could not be had"
+        return name
+
     def examples(self, split: str) -> list[HierarchicalExample]:
-        """The examples of ``train``, ``valid`` or ``test``."""
+        """The examples of ``train``, ``valid`` or ``test``; of the last only those evaluated."""
         from hbd3lm.commands.problems import load_examples
 
         cfg = compose([*self.base, *self.data])
-        return load_examples(cfg, split)[: cfg.eval.num_examples if split != "train" else None]
+        return load_examples(cfg, split)[: cfg.eval.num_examples if split == "test" else None]
 
 
 @dataclass(frozen=True)
@@ -242,7 +265,13 @@ class Run:
 
     def settings_of(self, mode: str, *further: str) -> list[str]:
         """The arguments of ``main.py`` that do a step of this run."""
-        return [f"mode={mode}", *self._common, f"run_dir={override_value(self.model)}", *further]
+        settings = [
+            f"mode={mode}",
+            *self._common,
+            f"run_dir={override_value(self.model)}",
+            *further,
+        ]
+        return _of_one_data_set(settings)
 
     def command(self, mode: str, *further: str) -> str:
         """The same as a line to copy."""
@@ -301,9 +330,11 @@ class Run:
         stamp = path.with_name(f"{path.name}.stamp")
         if not path.is_file() or _read(stamp) != done:
             print(f"\n[{self.study.name}] {self.name}: {label}", flush=True)
-            for file, content in ((path, make()), (stamp, done)):
+            content = make()
+            stamp.unlink(missing_ok=True)  # it speaks of what is replaced now
+            for file, value in ((path, content), (stamp, done)):
                 with atomic_write(file) as out:
-                    json.dump(content, out)
+                    json.dump(value, out)
         return _read(path)
 
     def load(self) -> LoadedModel:
@@ -326,10 +357,23 @@ class Run:
         stamp = path.with_name(f"{path.name}.stamp")
         if not path.is_file() or _read(stamp) != done:
             print(f"\n[{self.study.name}] {self.name}: {mode} ({label})", flush=True)
+            stamp.unlink(missing_ok=True)  # it speaks of what is replaced now, file by file
             _dispatch(cfg)
             with atomic_write(stamp) as out:
                 json.dump(done, out, indent=2)
         return _read(path)
+
+
+def _of_one_data_set(settings: list[str]) -> list[str]:
+    """``settings`` less those of data that the data set named last does not know.
+
+    A model that has learned laboratory problems (``data.max_steps=2``) may be evaluated on others.
+    """
+    names = [o for o in settings if o.startswith("data=")]
+    if len(set(names)) < 2:
+        return settings
+    known = compose(names[-1:]).data
+    return [o for o in settings if not o.startswith("data.") or o[5:].partition("=")[0] in known]
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

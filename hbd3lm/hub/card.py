@@ -22,6 +22,8 @@ class RunFacts:
         summary: the run's ``train_summary.json``, or nothing.
         results: the content of each evaluation of this very checkpoint, by file name.
         plans: rows (what, value) on where the plans it was trained on come from.
+        dataset: whose problems they are, by their manifest, which knows where others stood in for
+            those of the settings; None: there is none.
     """
 
     name: str
@@ -29,16 +31,18 @@ class RunFacts:
     summary: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plans: Sequence[tuple[str, str]] = ()
+    dataset: str | None = None
 
 
 def model_card(card: ModelCard, facts: RunFacts, parameters: int) -> str:
     """The text of the card: what it is, how to load it, what it was trained on, what it scores."""
     from huggingface_hub import ModelCardData
 
-    data_name, hub_id = published_as(_data(card))
+    data_name, hub_id = published_as(_data(card, facts))
     data = ModelCardData(
         language="en",
-        license="mit",
+        # Weights that began as somebody else's are not ours to license.
+        license=None if _start_name(card) else "mit",
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["hbd3lm", "block-diffusion", "math", "custom_code"],
@@ -109,12 +113,12 @@ NELBO is an upper bound on the negative log-likelihood and is not to be set besi
 
 ## Licence
 
-The code in this folder is under the MIT licence (`LICENSE`).
+{_licence(card)}
 """
 
 
-def _data(card: ModelCard) -> str:
-    return (card.settings.get("data") or {}).get("name", "unknown")
+def _data(card: ModelCard, facts: RunFacts) -> str:
+    return facts.dataset or (card.settings.get("data") or {}).get("name", "unknown")
 
 
 def _base_model(card: ModelCard) -> str | None:
@@ -124,6 +128,20 @@ def _base_model(card: ModelCard) -> str | None:
     if not path or not start or str(PurePath(path)) == start:  # a folder of this machine
         return None
     return path if re.fullmatch(r"[\w.-]+/[\w.-]+", path) else None
+
+
+def _start_name(card: ModelCard) -> str | None:
+    """What training started from, without the folders of this machine; None: from nothing."""
+    start = (card.settings.get("started_from") or {}).get("path")
+    return _base_model(card) or (PurePath(start).name if start else None)
+
+
+def _licence(card: ModelCard) -> str:
+    text = "The code in this folder is under the MIT licence (`LICENSE`)."
+    start = _start_name(card)
+    if start:
+        text += f" The weights come from those of `{start}`, whose licence goes with them."
+    return text
 
 
 def _method(card: ModelCard) -> str:
@@ -155,18 +173,16 @@ def _training(card: ModelCard, facts: RunFacts, data_name: str) -> str:
     summary = facts.summary
     if not summary:
         return f"Data: {source}. The run's summary was not at hand when this card was made."
-    start = (card.settings.get("started_from") or {}).get("path")
-    name = _base_model(card) or (start and PurePath(start).name)
+    name = _start_name(card)
+    weights = (card.settings.get("started_from") or {}).get("fingerprint")
+    weights = f" (weights {weights})" if weights else ""
     lines = [
-        *([f"Started from the checkpoint `{name}`."] if name else []),
+        *([f"Started from the checkpoint `{name}`{weights}."] if name else []),
         f"Data: {source}; {summary['train_problems']:,} problems, {summary['valid_problems']:,} "
         f"held out for validation.",
         f"Steps: {summary['steps']:,} of {card.settings.get('problems_per_step', '?')} problems, "
         f"precision {summary['precision']}, seed {card.settings.get('seed', '?')}.",
     ]
-    start = summary.get("started_from")
-    if start:
-        lines.append(f"Started from weights {start['fingerprint']} (`{start['path']}`).")
     if summary.get("frozen"):
         lines.append(f"Frozen: the {summary['frozen']} module.")
     if summary.get("best_valid_nelbo") is not None:

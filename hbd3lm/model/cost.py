@@ -154,6 +154,8 @@ def expected_shapes(
     times: tuple[float, float] | str = (0.0, 1.0),
     autoregressive: bool = False,
     read: bool = True,
+    shift: bool = False,
+    causal_context: bool = False,
 ) -> tuple[PartShape, ...]:
     """Expected shapes of problems that are computed without any padding.
 
@@ -162,57 +164,87 @@ def expected_shapes(
         times: interval the noise's times are uniform in, or ``EVALUATION``.
         autoregressive: next-token prediction (``algo=ar``) instead of block diffusion.
         read: count the pairs the mask rule allows; else all pairs of a problem's own row.
+        shift, causal_context: of block diffusion, see :class:`ModelConfig`.
     """
     n_parts = len(layout.segments) if modules == "separate" else 1
-    total = np.zeros((n_parts, 5))
+    shift, causal_context = (flag and not autoregressive for flag in (shift, causal_context))
+    total = np.zeros((n_parts, 5 + shift))
     for problem in problems:
         if autoregressive:
             n = problem.question + sum(problem.segments) - 1
             pairs = n * (n + 1) / 2 if read else n * n
             total[0] += (n, 0, sum(problem.segments), pairs, 0)
             continue
-        total += _expected_parts(layout, problem, n_parts, times, read)
+        total += _expected_parts(layout, problem, n_parts, times, read, shift, causal_context)
     return tuple(PartShape(*row) for row in total.tolist())
 
 
 def _expected_parts(
-    layout: Layout, problem: Lengths, n_parts: int, times: tuple[float, float] | str, read: bool
+    layout: Layout,
+    problem: Lengths,
+    n_parts: int,
+    times: tuple[float, float] | str,
+    read: bool,
+    shift: bool,
+    causal_context: bool,
 ) -> np.ndarray:
     """[parts, fields of PartShape] of one problem."""
     n_blocks = [-(-n // s.block_size) for n, s in zip(problem.segments, layout.segments)]
     size = np.repeat([s.block_size for s in layout.segments], n_blocks)  # [K]
     part = np.repeat(np.arange(len(n_blocks)) % n_parts, n_blocks)  # [K]
     before = problem.question + np.cumsum(size) - size  # clean tokens that a block reads
-    masked, asked = _mask_rates(size, times)
+    masked, asked = _mask_rates(size, times, shift)
     kept = np.ones_like(size)
     kept[-1] = 0  # nobody reads the last block's clean copy
-    found, past = np.zeros((n_parts, 5)), 0
+    found, past = np.zeros((n_parts, 5 + shift)), 0
     for p in range(n_parts):
         mine = part == p
         question = problem.question if p == 0 else 0
+        # Under a shifted head a later module runs the token before its first one, too.
+        lead = int(shift and p > 0)
         noisy = asked * size * mine  # [K] expected tokens, of blocks with a mask
         clean = kept * size * mine
-        n_clean, n_noisy = question + clean.sum(), noisy.sum()
+        n_clean, n_noisy = lead + question + clean.sum(), noisy.sum()
         if read:
-            clean_pairs = question**2 + (clean * (before + size)).sum()
-            noisy_pairs = (noisy * (before + size)).sum()
+            if causal_context:
+                first = past + 1  # tokens that the first one sees, itself included
+                n = n_clean - lead
+                clean_pairs = n * (first + lead) + n * (n - 1) / 2 + lead * first
+            else:
+                clean_pairs = question**2 + (clean * (lead + before + size)).sum()
+                clean_pairs += lead * (past + 1)
+            noisy_pairs = (noisy * (lead + before + size)).sum()
         else:
             clean_pairs = n_clean * (past + n_clean)
             spread = (asked * (1 - asked) * size**2 * mine).sum()  # E[n^2] = E[n]^2 + Var[n]
             noisy_pairs = n_noisy * (past + n_clean) + n_noisy**2 + spread
-        found[p] = n_clean, n_noisy, (masked * size * mine).sum(), clean_pairs, noisy_pairs
+        # A shifted head predicts the first token of a block from the clean one before it.
+        predicted = (masked * (size - shift) * mine).sum()
+        found[p, :5] = n_clean, n_noisy, predicted, clean_pairs, noisy_pairs
+        if shift:
+            found[p, 5] = (masked * mine).sum()
         past += n_clean
     return found
 
 
-def _mask_rates(size: np.ndarray, times: tuple[float, float] | str) -> tuple[np.ndarray, ...]:
-    """Of blocks of ``size`` tokens: the share of tokens masked, the probability of any mask."""
+def _mask_rates(
+    size: np.ndarray, times: tuple[float, float] | str, shift: bool = False
+) -> tuple[np.ndarray, ...]:
+    """Of blocks of ``size`` tokens: the share of tokens masked, the probability of any mask.
+
+    With ``shift`` of any behind the first token.
+    """
+    tokens = size - shift  # of which one must be masked
     if times == EVALUATION:
-        return (size + 1) / (2 * size), np.ones(len(size))
+        nothing = np.where(tokens > 0, 0.0, 1.0)
+        if shift:  # one token is masked, and it is the first
+            nothing = np.maximum(nothing, 1 / size**2)
+        return (size + 1) / (2 * size), 1 - nothing
     low, high = times
     if low == high:
-        return np.full(len(size), low), 1 - (1 - low) ** size
-    nothing = ((1 - low) ** (size + 1) - (1 - high) ** (size + 1)) / ((size + 1) * (high - low))
+        return np.full(len(size), low), 1 - (1 - low) ** tokens
+    more = tokens + 1
+    nothing = ((1 - low) ** more - (1 - high) ** more) / (more * (high - low))
     return np.full(len(size), (low + high) / 2), 1 - nothing
 
 
@@ -359,6 +391,8 @@ def evaluation_operations(
         modules=config.modules,
         times=EVALUATION,
         autoregressive=autoregressive,
+        shift=config.shift,
+        causal_context=config.causal_context,
     )
     return forward_operations(config, parts).total / sum(problem.segments)
 

@@ -194,9 +194,9 @@ def inject_numbers(
         named = [value for name, value in givens if plan.startswith(name, match.start())]
         value = named[0] if named else givens[turn % len(givens)][1]
         turn += not named
-        number = changed.setdefault(value, change(value))
-        put.append(number)
-        return f"{match[0]}{_write(number)} "
+        written = _write(changed.setdefault(value, change(value)))
+        put.append(Fraction(written))  # which may be rounded: it is what an execution can copy
+        return f"{match[0]}{written} "
 
     return _GIVEN.sub(with_number, plan), put
 

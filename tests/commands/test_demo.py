@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,26 @@ def demo(tmp_path_factory):
     model, app, address = served("hierarchical", tmp_path_factory.mktemp("demo"))
     yield model, address
     app.close(verbose=False)
+
+
+def test_the_saved_page_says_how_its_solutions_were_sampled(tmp_path):
+    """Not how the model samples by itself; where they differ each one's name says it."""
+    pytest.importorskip("gradio", reason="no gradio: pip install -e '.[demo]'")
+    from hbd3lm.commands.demo_app import save_page
+
+    export_method("hierarchical", tmp_path / "model")
+    model = HBD3LM.from_pretrained(tmp_path / "model")
+    runs = []
+    for temperature in (0.5, 0.7):
+        settings = {"method": "first_hitting", "temperature": temperature, "seed": 3}
+        solved = model.solve(QUESTION, trajectory=True, **settings)
+        runs.append((QUESTION, solved, False, settings))
+    one, both = (Path(save_page(model, runs[:n])).read_text(encoding="utf-8") for n in (1, 2))
+    assert "sampling: first_hitting, temperature 0.5</bdi>" in one
+    assert "sampling.temperature=0.5" in one and "seed=3" in one and '"id":"solution 1"' in one
+    assert "temperature 0.5</bdi>" not in both and "sampling.temperature=" not in both
+    for name in ("solution 1, temperature 0.5", "solution 2, temperature 0.7"):
+        assert f'"id":"{name}"' in both
 
 
 def visit(browser, address: str):

@@ -8,8 +8,14 @@ import shutil
 
 import pytest
 
+from hbd3lm.commands import build
+from hbd3lm.commands.evaluate import _load_for_evaluation
+from hbd3lm.commands.problems import load_examples
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
+from hbd3lm.experiments.study import compose
+from hbd3lm.plans.provenance import source_dataset
 from tests.commands.runs import STEPS, TINY, evaluate, main
+from tests.hub.exports import make_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,3 +152,21 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(home, tmp_path, capsys):
     assert main("mode=ppl_eval", f"run_dir={tmp_path}/run") == 1
     error = capsys.readouterr().err
     assert "was trained with the tokenizer 'gsm'" in error and str(file.parent) in error
+
+
+def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
+    net, card = make_model("hierarchical")
+    loaded = build.LoadedModel(net, card, None, None, tmp_path)
+    monkeypatch.setattr(build, "load_model", lambda cfg: loaded)
+    cfg = compose([f"run_dir={tmp_path}", "data.num_train=3", "eval.num_examples=2"])
+    with pytest.warns(UserWarning, match="NOT GSM8K"):
+        load_examples(cfg, "train")
+        _, examples, name = _load_for_evaluation(cfg)
+    assert source_dataset(tmp_path / "data" / "train.json") == "embedded"
+    assert examples[0].id == "embedded_test_0"
+    assert name == "embedded test (GSM8K could not be had), 2 problems"

@@ -73,6 +73,8 @@ def test_without_data_and_hub_embedded_problems_are_announced_loudly(tmp_path, m
     generate(tmp_path, "--num_examples", "3")
     error = capsys.readouterr().err
     assert "WARNING: GSM8K" in error and "NOT GSM8K" in error and "--data_dir" in error
+    (manifest,) = tmp_path.rglob("*.manifest.json")
+    assert json.loads(manifest.read_text())["settings"]["dataset"] == "embedded"
 
 
 def test_a_run_again_replaces_the_file_and_says_so(tmp_path, capsys):

@@ -72,6 +72,24 @@ def test_all_mass_is_counted_and_batches_do_not_matter(modules):
     np.testing.assert_allclose(alone.mass, found.mass, atol=1e-5)
 
 
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+def test_under_a_shifted_head_the_tokens_before_the_masked_ones_are_watched(modules):
+    """A block's first token is predicted by a clean one: where only such are masked, too."""
+    net = toy_net(modules=modules, shift=True, causal_context=True)
+    objective = BlockDiffusion(LAYOUT, MASK, modules, shift=True, causal_context=True)
+    # Executions of one block: in a quarter of the last steps only its first token is masked.
+    documents = [d for d in random_documents(LAYOUT, 40) if (d.segment == 1).sum() == 4][:12]
+    groups = [random_groups(document) for document in documents]
+    found = attention_mass(net, objective, documents, groups, batch_size=4)
+    np.testing.assert_allclose(found.mass.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.uniform.sum(-1), 1, atol=1e-5)
+    own = GROUPS.index("own block")
+    lone = found.uniform[:, -1, own] == 0  # its predictor does not see the block
+    assert 0 < lone.sum() < len(documents)
+    alone = attention_mass(net, objective, documents, groups, batch_size=1)
+    np.testing.assert_allclose(alone.mass, found.mass, atol=1e-5)
+
+
 def test_a_network_that_looks_at_all_alike_gives_every_group_its_share():
     net = toy_net()
     with torch.no_grad():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hbd3lm.commands import experiment
+from hbd3lm.commands.build import typed
 from hbd3lm.errors import UserError
 from hbd3lm.experiments import comparison, race, study
 from hbd3lm.experiments.budget import find_budgets
@@ -18,10 +19,12 @@ from hbd3lm.experiments.comparison_report import (
     accuracy_table,
     likelihood_finding,
     likelihood_table,
+    sweep_table,
 )
 from hbd3lm.experiments.race import Contestant
 from hbd3lm.experiments.statistics import Estimate, McNemar, accuracy_estimate
 from hbd3lm.experiments.study import Study
+from hbd3lm.sample.strategies import SamplingConfig
 
 TOKENS = {"plan": np.array([2, 2]), "execution": np.array([4, 6])}
 
@@ -162,7 +165,53 @@ def test_votes_count_numbers_not_spellings():
     assert row["one sample"].value == 0.5 and row["greedy, strict"].value == 0.0
 
 
+def test_a_sweep_is_compared_with_the_same_seeds_and_its_bounds_are_marked():
+    """Seed 0 is right twice, seed 1 never: by their rows alone fewer steps cost nothing."""
+    first, second = (model(r, exact=False, plan=(1.0, 1.0)) for r in ([True] * 2, [False] * 2))
+    first.varied["steps 1"] = (first.scores, model([True, False]).records)
+    runs = [type("Run", (), {"seed": s})() for s in (0, 1)]
+    block = model([True, False], exact=False, plan=(2.0, 2.0))
+    arms = {
+        "a": Arm("a", runs, [first, second]),
+        "ar": Arm("ar", runs, [model(), model()]),
+        "a-block2": Arm("a-block2", runs[:1], [block]),
+    }
+    usual, exact, blocks, steps = points = comparison._points(arms, ["a", "ar"])
+    assert (usual.accuracy.value, usual.seeds, usual.difference) == (0.5, 2, None)
+    for varied in (blocks, steps):
+        assert (varied.family, varied.seeds) == ("a", 1)
+        assert varied.accuracy.value == 0.5 and varied.difference.value == -0.5
+    assert usual.nats.is_bound and blocks.nats.is_bound and not exact.nats.is_bound
+    table = sweep_table(points, {})
+    titles = [column.title for column in table.columns]
+    assert [row[titles.index("seeds")] for row in table.rows] == [2, 2, 1, 1]
+    assert "≤" in table.markdown().splitlines()[4] and "≤" not in table.markdown().splitlines()[5]
+
+
 # -- settings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("users", ["sampling.threshold=0.9", "sampling.method=first_hitting"])
+def test_what_the_user_says_of_sampling_does_not_win_over_a_label(users, tmp_path):
+    data = ("data.train_path=a.json", "data.test_path=a.json")
+    opened = Study.open("comparison", [users, f"experiment.output_dir={tmp_path}", *data])
+    run = opened.run("hierarchical", [], 0)
+
+    def sampling(settings):
+        group = study.compose(run.settings_of("sample_eval", *settings)).sampling
+        return typed(SamplingConfig, group, "sampling")  # refuses what does not fit
+
+    found = {label: sampling(s) for label, s in comparison._variations(run).items()}
+    assert found["steps 2"].steps == 2 and found["steps 2"].threshold is None
+    assert found["threshold 0.5"].threshold == 0.5
+    assert {config.method for config in found.values()} == {"confidence"}
+    drawn = sampling(comparison._drawn(run))
+    assert (drawn.method, drawn.temperature, drawn.threshold) == ("first_hitting", 1, None)
+
+
+def test_without_further_seeds_there_are_no_further_blocks():
+    opened = Study.open("comparison", ["experiment.extra_seeds=[]"])
+    assert comparison._block_arms(opened, "hierarchical", []) == {}
 
 
 @pytest.mark.parametrize(
@@ -250,6 +299,33 @@ def test_parameters_are_those_of_the_networks(examples):
     more = separate.operations - shared.operations
     assert more == pytest.approx(shared.steps * optimizer_operations(model, "muon"))
     assert separate.sampling_operations == pytest.approx(shared.sampling_operations, rel=0.01)
+
+
+def test_a_pretrained_models_budget_is_of_its_own_network(examples, tmp_path):
+    """Its sizes lie in the checkpoint, not in the configuration, and its head is shifted."""
+    from importlib import resources
+
+    from hbd3lm.model.families.pretrained import read_pretrained
+    from tests.model.families.test_llama import make_checkpoint
+
+    llama = make_checkpoint(tmp_path, vocab_size=4096, eos_token_id=None, hidden_size=32,
+                            num_hidden_layers=3)  # fmt: skip
+    file = resources.files("hbd3lm.data") / "tokenizer_files" / "gsm.json"
+    (tmp_path / "tokenizer.json").write_bytes(file.read_bytes())
+    data = (f"data.train_path={examples}", f"data.test_path={examples}")
+    pretrained = ("model=pretrained", f"model.path={tmp_path}", "training.optimizer=adamw")
+    opened = Study.open("comparison", [*data, *pretrained])
+    found = find_budgets(opened, {"diffusion": ["algo=hierarchical"]}, "problems")["diffusion"]
+    # The tokenizer has 4091 ids of its own; 5 special ones, the mask without a row in the head.
+    rows = llama.get_input_embeddings().weight.numel() + llama.lm_head.weight.numel()
+    inner = sum(p.numel() for p in llama.parameters()) - rows
+    assert read_pretrained(tmp_path).fields["n_layers"] == 3
+    assert found.parameters == inner + 4096 * 32 + 4095 * 32
+    # Clean tokens predict, too: more than the same network costs without a shifted head.
+    plain = find_budgets(
+        opened, {"x": ["algo=hierarchical", "model.shift=false"]}, "problems"
+    )["x"]  # fmt: skip
+    assert found.operations > plain.operations
 
 
 class Sampled:

@@ -16,7 +16,9 @@ from hbd3lm.evaluate.attention_mass import GROUPS
 from hbd3lm.experiments.mechanism import (
     OWN,
     PLANS,
+    Material,
     Measured,
+    _likelihoods,
     agreement,
     change_plans,
     compare_texts,
@@ -117,9 +119,32 @@ def test_a_checkpoint_is_measured_as_it_is(finished, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_likelihoods_are_measured_again_for_other_executions_under_the_same_plans():
+    """As when the file of the test problems has been corrected."""
+    asked = []
+
+    class Run:
+        study = Study.open("mechanism")
+
+        def measure(self, label, about, make):
+            asked.append(about)
+            return {"nats": {}, "tokens": {}}
+
+    for text in ("#### 3", "#### 4"):
+        example = HierarchicalExample("a", "1 and 2?", "Add.", text, "3")
+        material = Material([example], {"gold": [example]}, {}, {}, {}, {})
+        _likelihoods(Run(), material, {"a": {"plan": "Add."}})
+    assert asked[0] != asked[1]
+
+
 def test_a_missing_checkpoint_and_a_misspelt_setting_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"experiment\.checkpoint: no such file"):
         main(["mechanism", f"experiment.output_dir='{tmp_path}'", "experiment.checkpoint=no.ckpt"])
+    run = tmp_path / "run"  # which holds the file that is meant
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "best.ckpt").touch()
+    with pytest.raises(UserError, match=r"experiment\.checkpoint: .*; give .*run/checkpoints/best"):
+        main(["mechanism", f"experiment.output_dir='{tmp_path}'", f"experiment.checkpoint='{run}'"])
     with pytest.raises(UserError, match=r"unknown key 'data\.max_stepss'"):
         Study.open("mechanism", ["data.max_stepss=2"])
     assert "data.max_steps=2" in Study.open("mechanism", ["data.max_steps=2"]).base

@@ -70,17 +70,20 @@ def test_every_sign_of_latex_is_escaped_once(plain, escaped):
     assert latex.splitlines()[5] == f"{escaped} \\\\"
 
 
-def test_a_table_in_csv_has_unrounded_values_and_an_estimate_in_three_columns(tmp_path):
+def test_a_table_in_csv_has_unrounded_values_an_estimate_in_three_columns_and_marks_bounds(
+    tmp_path,
+):
     TABLE.write(tmp_path)
     with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file)
     assert head == [
         "model", "right", "right low", "right high", "p", "nats", "nats low", "nats high",
+        "nats is bound",
     ]  # fmt: skip
     assert rows == [
-        ["a_b | 50%", "0.5", "0.25", "0.75", "0.0004", "1.234", "", ""],
-        ["c → d", "1.0", "", "", "0.25", "2.0", "1.5", "inf"],
-        ["nothing", "", "", "", "nan", "", "", ""],
+        ["a_b | 50%", "0.5", "0.25", "0.75", "0.0004", "1.234", "", "", "True"],
+        ["c → d", "1.0", "", "", "0.25", "2.0", "1.5", "inf", "False"],
+        ["nothing", "", "", "", "nan", "", "", "", ""],
     ]
     assert (tmp_path / "scores.md").read_text(encoding="utf-8") == TABLE.markdown()
     assert (tmp_path / "scores.tex").read_text(encoding="utf-8") == TABLE.latex()

@@ -112,6 +112,23 @@ def test_an_accuracy_of_one_seed_has_the_wilson_interval_of_scipy():
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
+def test_a_ratio_that_some_resamples_cannot_form_is_as_unsure_as_its_inverse():
+    """Numbers in the plans of one seed of three: seeds resampled often hold no number at all."""
+    rng = np.random.default_rng(0)
+    plans = np.zeros((3, 60))
+    plans[0, :8] = 1
+    executions = rng.integers(3, 6, (3, 60)).astype(float)
+    found, inverse = ratio_estimate(executions, plans), ratio_estimate(plans, executions)
+    assert inverse.low < 0 < inverse.high
+    assert found.value == pytest.approx(1 / inverse.value)
+    assert found.low == pytest.approx(1 / inverse.high) and found.high == math.inf
+    # Resampling three seeds alone says less doubt than there is.
+    w_seeds, w_problems = crossed_draws(plans.shape)
+    top, bottom = (((w_seeds @ x) * w_problems).sum(1) for x in (executions, plans))
+    with np.errstate(divide="ignore"):
+        assert found.low < np.quantile(top / bottom, 0.025, method="inverted_cdf")
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_a_perfect_score_in_every_seed_is_as_sure_as_its_problems(right):
     found = accuracy_estimate(np.full((3, 20), right))

@@ -137,6 +137,28 @@ def test_a_step_whose_result_came_without_its_stamp_is_made_again(open_study, st
     assert steps.done == ["train", "ppl_eval", "ppl_eval"]
 
 
+def test_a_stamp_never_outlives_the_result_it_speaks_of(open_study, steps):
+    """Killed half-way through other settings, then those of before again: made anew, not mixed."""
+    work(open_study().run("shared", [], 0))
+    steps.fail_at = "sample_eval"
+    other = open_study("sampling.temperature=0.5").run("shared", [], 0)
+    with pytest.raises(KeyboardInterrupt):
+        work(other)
+    (other.folder / "eval" / "samples_full.jsonl").write_text('{"of": "the other settings"}')
+    steps.fail_at = None
+    steps.done.clear()
+    _, (_, records) = work(open_study().run("shared", [], 0))
+    assert steps.done == ["ppl_eval", "sample_eval"]
+    assert records != [{"of": "the other settings"}]
+
+
+def test_only_test_problems_are_limited_by_the_number_evaluated(open_study):
+    one = open_study("eval.num_examples=1", "data.valid_size=3", "data.num_train=null")
+    assert len(one.examples("test")) == 1
+    valid = open_study("data.valid_path=" + compose(one.base).data.test_path, "eval.num_examples=1")
+    assert len(valid.examples("valid")) == len(EXAMPLES)
+
+
 def test_training_stopped_by_a_signal_ends_the_study_with_its_status(open_study, monkeypatch):
     monkeypatch.setattr("hbd3lm.commands.run.dispatch", lambda cfg: 75)
     run = open_study().run("shared", [], 0)
@@ -209,6 +231,29 @@ def test_what_a_study_measures_itself_is_kept_until_it_depends_on_something_else
 
 
 # -- several processes ---------------------------------------------------------------------------
+
+
+def test_problems_that_stand_in_are_named_and_kept_apart_from_the_real_ones(tmp_path, monkeypatch):
+    """Under the same name they would pass for GSM8K ever after, also when it is to be had."""
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
+    place = f"experiment.output_dir={tmp_path / 'results' / 'abstraction'}"
+    with pytest.warns(UserWarning, match="NOT GSM8K"):
+        offline = Study.open("abstraction", [place], smoke=True)
+        assert offline.examples("train")[0].id.startswith("embedded_")
+    assert offline.problems == "embedded problems, in place of gsm8k, which could not be had"
+    model = offline.run("shared", [], 0).model
+
+    rows = [{"question": e["question"], "answer": e["execution"]} for e in EXAMPLES]
+    for split in ("train", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows * 40)
+        (tmp_path / f"gsm8k_{split}.jsonl").write_text(lines)
+    monkeypatch.setenv("HBD3LM_DATA_DIR", str(tmp_path))
+    later = Study.open("abstraction", [place], smoke=True)
+    assert later.examples("train")[0].id.startswith("gsm8k_")
+    assert later.problems == "gsm8k"
+    assert later.run("shared", [], 0).model != model
 
 
 def test_a_run_that_another_process_holds_is_left_for_last(open_study, steps):
@@ -294,6 +339,7 @@ def test_a_real_run_is_what_the_printed_commands_make(open_study, tmp_path):
         ("training.max_stepz=1", "did you mean training.max_steps"),
         ("experiment.seeds=[]", "at least one seed"),
         ("trainer.devices=2", "trains its runs in one process"),
+        ("eval.split=valid", "compares models with the data's test problems"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(override, message):

@@ -140,6 +140,21 @@ def test_the_sources_settings_have_no_data_of_the_targets_but_the_folder():
     assert transfer._without_data(base) == ("trainer.devices=1", "data.dir=there", "seed=1")
 
 
+def test_a_source_of_laboratory_problems_is_evaluated_on_a_target_of_another_kind(tmp_path):
+    """Which has no ``data.max_steps``: the settings of the source's data are no obstacle."""
+    from hbd3lm.experiments.study import compose
+
+    study = open_study(tmp_path / "transfer")
+    base = (*(o for o in study.base if not transfer._is_data(o)), "data=svamp", "data.dir=there")
+    source = replace(study, base=(*transfer._without_data(base), "data=laboratory",
+                                  "data.max_steps=1", "data.num_train=30"))  # fmt: skip
+    run = source.run("source-flat", transfer.FLAT, 0)
+    assert compose(run.settings_of("train")).data.max_steps == 1
+    on_target = [o for o in base if transfer._is_data(o)]
+    cfg = compose(run.settings_of("ppl_eval", *on_target, "data.test_path=svamp.json"))
+    assert (cfg.data.name, cfg.data.dir, cfg.data.test_path) == ("svamp", "there", "svamp.json")
+
+
 def test_test_problems_that_the_source_holds_are_left_out_and_told(tmp_path):
     """Both of one kind, so that some are the same: they flattered models that knew them."""
     study = open_study(

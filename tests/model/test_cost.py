@@ -66,6 +66,11 @@ def numbers(part: PartShape) -> list[float]:
     return [value for value in vars(part).values() if value is not None]
 
 
+def fully(part: PartShape, shift: bool) -> PartShape:
+    """Where only first tokens are asked there is no noisy stream, and no word of ``ahead``."""
+    return replace(part, predicted=0, ahead=part.predicted) if shift and not part.noisy else part
+
+
 def counted_by_operator(compute) -> dict[str, int]:
     # The fused kernel multiplies the scores once more in its backward pass; we have none such.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -140,8 +145,13 @@ def test_operations_of_next_token_training_are_those_torch_counts():
 @pytest.mark.parametrize("modules", ["shared", "separate"])
 @pytest.mark.parametrize("read", [True, False], ids=["pairs read", "all pairs"])
 @pytest.mark.parametrize("times", [(0.001, 1.0), (0.3, 0.8), EVALUATION], ids=str)
-def test_expected_shapes_are_the_mean_of_many_draws(times, read, modules):
-    objective = BlockDiffusion(LAYOUT, MASK, modules)
+@pytest.mark.parametrize(
+    "adapted",
+    [{}, {"shift": True}, {"causal_context": True}, {"shift": True, "causal_context": True}],
+    ids=["as usual", "shifted", "causal", "both"],
+)
+def test_expected_shapes_are_the_mean_of_many_draws(times, read, modules, adapted):
+    objective = BlockDiffusion(LAYOUT, MASK, modules, **adapted)
     if times != EVALUATION:
         objective = replace(objective, schedule=type(objective.schedule)(*times))
     (document,) = random_documents(LAYOUT, 1, seed=4)
@@ -150,17 +160,18 @@ def test_expected_shapes_are_the_mean_of_many_draws(times, read, modules):
         noises = objective.evaluation_noise(document, draws, rng)
     else:
         noises = objective.training_noise([document] * draws, rng)
-    found = np.mean(
+    found = np.array(
         [
-            [numbers(p) for p in shapes_of_batch(batch, read)]
+            [numbers(fully(p, objective.shift)) for p in shapes_of_batch(batch, read)]
             for batch in (objective.assemble([document], [noise]) for noise in noises)
-        ],
-        0,
+        ]
     )
     expected = expected_shapes(
-        LAYOUT, [lengths_of(document)], modules=modules, times=times, read=read
+        LAYOUT, [lengths_of(document)], modules=modules, times=times, read=read, **adapted
     )
-    np.testing.assert_allclose([numbers(p) for p in expected], found, rtol=0.05)
+    error = found.std(0) / np.sqrt(draws)
+    off = np.array([numbers(p) for p in expected]) - found.mean(0)
+    assert (np.abs(off) <= 4 * error + 1e-9).all(), off / np.maximum(error, 1e-9)
 
 
 def test_shapes_without_chance_are_exact():
@@ -168,6 +179,19 @@ def test_shapes_without_chance_are_exact():
     documents = random_documents(LAYOUT, 1, seed=5)
     lengths = [lengths_of(d) for d in documents]
     noise = Noise(np.ones(len(documents[0].targets), bool), np.ones_like(documents[0].targets))
+    for modules in ("shared", "separate"):
+        for shift in (True, False):
+            for causal in (True, False):
+                objective = BlockDiffusion(
+                    LAYOUT, MASK, modules, shift=shift, causal_context=causal
+                )
+                batch = objective.assemble(documents, [noise])
+                for read in (True, False):
+                    expected = expected_shapes(
+                        LAYOUT, lengths, modules=modules, times=(1.0, 1.0), read=read,
+                        shift=shift, causal_context=causal,
+                    )  # fmt: skip
+                    assert expected == shapes_of_batch(batch, read)
     batch = BlockDiffusion(LAYOUT, MASK).assemble(documents, [noise])
     for read in (True, False):
         expected = expected_shapes(LAYOUT, lengths, times=(1.0, 1.0), read=read)

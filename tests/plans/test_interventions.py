@@ -123,6 +123,12 @@ def test_numbers_go_to_the_quantities_they_belong_to():
     assert plan_operations(right) == plan_operations(plan)
 
 
+def test_a_number_that_decimals_cannot_hold_is_told_as_it_is_written():
+    """An execution that takes it over writes 5.33, which is to be found."""
+    found = inject_numbers("Add the given pens.", "She has 3 pens.", lambda _: Fraction(16, 3))
+    assert found == ("Add the given 5.33 pens.", [Fraction("5.33")])
+
+
 def test_wrong_numbers_are_nowhere_in_the_problem():
     for i, problem in enumerate(generate_problems("test", 60, 0, 2, 3)):
         (plan,) = load_planner("rules").plan([problem])
