@@ -84,7 +84,12 @@ class Study:
         from omegaconf import OmegaConf
 
         mine = [o for o in overrides if o.lstrip("+~").startswith("experiment.")]
-        others = [o for o in overrides if o not in mine]
+        # Under the name that the experiment's own settings have, which they then override.
+        others = [
+            f"training.{o}" if o.startswith("hierarchical.") else o
+            for o in overrides
+            if o not in mine
+        ]
         for override in others:
             key = override.lstrip("+~").partition("=")[0]
             if key in OWN:

@@ -256,6 +256,12 @@ def test_problems_that_stand_in_are_named_and_kept_apart_from_the_real_ones(tmp_
     assert later.run("shared", [], 0).model != model
 
 
+def test_a_setting_under_its_short_name_overrides_the_studys_own(tmp_path):
+    place = f"experiment.output_dir={tmp_path / 'comparison'}"
+    cfg = compose(Study.open("comparison", [place, "hierarchical.plan_len=32"]).base)
+    assert cfg.training.hierarchical.plan_len == cfg.hierarchical.plan_len == 32
+
+
 def test_a_run_that_another_process_holds_is_left_for_last(open_study, steps):
     one = open_study()
     runs = [one.run("shared", [], seed) for seed in (0, 1)]
