@@ -220,6 +220,8 @@ def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[Hierarchica
     )
     if config.split == "valid":
         _check_same_slice(cfg, loaded)
+    elif cfg.data.test_path is None:
+        _check_same_laboratory(cfg, loaded)
     examples = load_examples(cfg, config.split)[: config.num_examples]
     source = cfg.data[f"{config.split}_path"] or f"{cfg.data.name} {config.split}"
     if source.startswith("gsm8k ") and examples[0].id.startswith("embedded_"):
@@ -248,6 +250,22 @@ def _check_same_slice(cfg: DictConfig, loaded: LoadedModel) -> None:
             raise UserError(
                 f"eval.split=valid: the problems held out while training {loaded.path} were "
                 f"chosen with {override}; repeat that, or use eval.split=test"
+            )
+
+
+def _check_same_laboratory(cfg: DictConfig, loaded: LoadedModel) -> None:
+    """Refuse to test on generated problems that this model was trained on.
+
+    The laboratory's test problems are those drawn after the training problems.
+    """
+    trained = loaded.card.settings.get("data", {})
+    if cfg.data.name == trained.get("name") == "laboratory":
+        count = trained["num_train"]
+        if cfg.data.num_train != count:
+            raise UserError(
+                f"data.num_train={cfg.data.num_train}: some of the test problems that follow so "
+                f"many training problems were among those {loaded.path} was trained on; repeat "
+                f"data.num_train={count}"
             )
 
 

@@ -12,6 +12,7 @@ from hbd3lm.commands import build
 from hbd3lm.commands.evaluate import _load_for_evaluation
 from hbd3lm.commands.problems import load_examples
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
+from hbd3lm.errors import UserError
 from hbd3lm.experiments.study import compose
 from hbd3lm.plans.provenance import source_dataset
 from tests.commands.runs import STEPS, TINY, evaluate, main
@@ -170,3 +171,15 @@ def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
     assert source_dataset(tmp_path / "data" / "train.json") == "embedded"
     assert examples[0].id == "embedded_test_0"
     assert name == "embedded test (GSM8K could not be had), 2 problems"
+
+
+def test_a_laboratory_that_would_test_on_training_problems_is_refused(tmp_path, monkeypatch):
+    net, card = make_model("hierarchical")
+    card.settings["data"] = {"name": "laboratory", "num_train": 30}
+    loaded = build.LoadedModel(net, card, None, None, tmp_path)
+    monkeypatch.setattr(build, "load_model", lambda cfg: loaded)
+    small = ["data=laboratory", f"run_dir={tmp_path}", "data.num_test=2"]
+    with pytest.raises(UserError, match=r"data.num_train=20: .*; repeat data.num_train=30"):
+        _load_for_evaluation(compose([*small, "data.num_train=20"]))
+    _, examples, _ = _load_for_evaluation(compose([*small, "data.num_train=30"]))
+    assert len(examples) == 2
