@@ -81,13 +81,14 @@ def find_budgets(study: Study, arms: Mapping[str, Sequence[str]], kind: str) -> 
 
 def _count(study: Study, overrides: Sequence[str], examples: Sequence) -> Budget:
     from hbd3lm.commands import build
+    from hbd3lm.commands.pretrained_start import resolve_pretrained
     from hbd3lm.commands.settings import typed
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.model import cost
     from hbd3lm.train.config import TrainingConfig
 
     cfg = compose([*study.base, *study.data, *overrides])
-    build.resolve_pretrained(cfg)  # sizes and tokenizer of model=pretrained
+    resolve_pretrained(cfg)  # sizes and tokenizer of model=pretrained
     tokenizer = load_tokenizer(cfg.tokenizer.name, cfg.data.dir)
     card = build.build_card(cfg, tokenizer)
     training = typed(TrainingConfig, cfg.training, "training").for_processes(1)
