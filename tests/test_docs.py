@@ -225,10 +225,10 @@ def test_a_wrong_command_would_be_noticed(wrong):
 # --- keys, variables and files ------------------------------------------------------------------
 
 
-def known_keys() -> dict[str, object]:
+def known_keys(*choices: str) -> dict[str, object]:
     """Every key of the configuration and its default."""
     with hydra.initialize_config_dir(CONFIGS, version_base=None):
-        tree = OmegaConf.to_container(hydra.compose("config"), resolve=True)
+        tree = OmegaConf.to_container(hydra.compose("config", list(choices)), resolve=True)
 
     def walk(node: dict, prefix: str) -> Iterator[tuple[str, object]]:
         for name, value in node.items():
@@ -241,7 +241,7 @@ def known_keys() -> dict[str, object]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_configuration_key_named_in_the_text_exists(path):
-    keys = known_keys()
+    keys = known_keys() | known_keys("model=pretrained", "data=laboratory")
     groups = "|".join(name for name, value in keys.items() if isinstance(value, dict))
     text = path.read_text(encoding="utf-8")
     for key in re.findall(rf"`((?:{groups})\.[a-z_0-9.]+)(?:=[^`]*)?`", text):
