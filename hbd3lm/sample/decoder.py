@@ -412,10 +412,11 @@ class Decoder:
 
     def _run(self, rows, module, ids, position, noisy, block, real, select) -> Tensor | None:
         """The pass itself: hidden states at the selected places; None where there are none."""
-        # Padding asks as the question would (its keys are never seen): no softmax is empty.
+        # Padding asks as the question would, and is never noisy: no softmax is empty. (Its keys
+        # are not seen, but a NaN among them would go through a weight of zero.)
         tags = Tags(
             torch.zeros(ids.shape, dtype=torch.long, device=self.device),
-            self._tensor(noisy),
+            self._tensor(noisy & real),
             self._tensor(np.where(real, block, 0)),
         )
         tokens = Tokens(self._tensor(ids), self._tensor(position), tags)

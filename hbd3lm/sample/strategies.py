@@ -206,13 +206,18 @@ def pick_tokens(
 
     Returns:
         tokens [M] and the probability the (tempered, full) distribution gives them [M].
+
+    Raises:
+        UserError: a logit is no number.
     """
     if temperature == 0:
         best, token = logits.max(-1)
+        _check_numbers(best)
         # softmax(best) = 1 / sum exp(logits - best)
         return token, 1 / (logits.float() - best.float()[:, None]).exp_().sum(-1)
     tempered = logits.float() if temperature == 1 else logits.float() / temperature
     p = tempered.softmax(-1)
+    _check_numbers(p[:, 0])  # one NaN among the logits makes all of its row
     allowed = p
     if top_p < 1:
         ordered, order = p.sort(-1, descending=True)
@@ -221,6 +226,15 @@ def pick_tokens(
         allowed = torch.zeros_like(p).scatter(-1, order, ordered * keep)
     token = _invert(allowed, torch.from_numpy(u).to(p.device))
     return token, p.gather(-1, token[:, None]).squeeze(-1)
+
+
+def _check_numbers(values: Tensor) -> None:
+    """One value a row, NaN where a logit of the row is."""
+    if values.isnan().any():
+        raise UserError(
+            "the network's predictions are not numbers (NaN): its weights are damaged, or too "
+            "large for bf16; try sampling.precision=32-true, or another checkpoint"
+        )
 
 
 def _invert(p: Tensor, u: Tensor) -> Tensor:

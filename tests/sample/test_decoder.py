@@ -212,6 +212,35 @@ def test_samples_follow_the_models_exact_distribution(method):
     assert chisquare([seen[o] for o in outcomes], independent).pvalue < 1e-6
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_predictions_that_are_no_numbers_end_the_sampling(temperature):
+    net = toy_net()
+    with torch.no_grad():
+        net.stacks["shared"].norm.weight[0] = float("nan")
+    decoder = Decoder(net, LAYOUT, IDS, SamplingConfig(temperature=temperature))
+    with pytest.raises(UserError, match=r"not numbers \(NaN\).*sampling.precision=32-true"):
+        decoder.sample(prompts(2))
+
+
+def test_padding_beside_shorter_blocks_never_makes_a_nan(monkeypatch):
+    """Blocks of plan and execution differ, so rows do in length; in bf16 nothing masks a NaN."""
+    net = toy_net()
+    finite = []
+    logits = net.logits
+
+    def watched(hidden, module):
+        found = logits(hidden, module)
+        finite.append(bool(found.isfinite().all()))
+        return found
+
+    monkeypatch.setattr(net, "logits", watched)
+    config = SamplingConfig("first_hitting", temperature=1.0, precision="bf16-mixed", batch_size=6)
+    for layout in (LAYOUT, plan_execution_layout(8, 16, 24, 8, 4)):
+        Decoder(net, layout, IDS, config).sample(prompts(20))
+    assert len(finite) > 20
+    assert all(finite)
+
+
 def test_bf16_decoding_computes_and_caches_in_bf16():
     decoder = Decoder(toy_net(), LAYOUT, IDS, SamplingConfig(precision="bf16-mixed"))
     seen = []
