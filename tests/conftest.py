@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,17 @@ def data_dir() -> Path:
     if not (folder / "gsm8k_train.jsonl").is_file():
         pytest.skip(f"no real data in {folder}; set HBD3LM_DATA_DIR to a folder that holds it")
     return folder
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch) -> Iterator[None]:
+    """torch.compile with its tracer alone, which is what can fail; making code takes minutes."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    for module in ("hbd3lm.train.compiled", "hbd3lm.sample.compiled"):
+        monkeypatch.setattr(f"{module}.BACKEND", "eager")
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()

@@ -8,21 +8,10 @@ from torch._dynamo.utils import counters
 
 from hbd3lm.errors import UserError
 from hbd3lm.model.transformer import UNCOMPILED
-from hbd3lm.sample import compiled
 from hbd3lm.sample.decoder import Decoder
 from hbd3lm.sample.strategies import SamplingConfig
 from tests.sample.test_decoder import IDS, LAYOUT, prompts
 from tests.toys import toy_net
-
-
-@pytest.fixture
-def quick_compiler(monkeypatch):
-    """Tracing is what can fail; generating code takes a minute."""
-    monkeypatch.setattr(compiled, "BACKEND", "eager")
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("modules", ["shared", "separate"])
@@ -34,7 +23,9 @@ def test_compiled_blocks_sample_the_same_and_are_traced_once(quick_compiler, mod
         config = SamplingConfig("first_hitting", temperature=1.0, batch_size=rows, compile=compile)
         return [one.segments for one in Decoder(net, LAYOUT, IDS, config).sample(prompts(count))]
 
-    assert sample(True, 3, 7) == sample(False, 3, 7)
+    # Past the limit of traces torch would go on uncompiled and say nothing.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        assert sample(True, 3, 7) == sample(False, 3, 7)
     traced = counters["stats"]["unique_graphs"]
     assert traced > 0
     with torch.compiler.set_stance("fail_on_recompile"):

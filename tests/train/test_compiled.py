@@ -28,14 +28,7 @@ from tests.train.test_training import (
 COMPILED = replace(QUIET, compile=True)
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler(monkeypatch):
-    """Tracing is what can fail; generating code takes minutes."""
-    monkeypatch.setattr(compiled, "BACKEND", "eager")
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 @pytest.mark.parametrize("modules", ["shared", "separate"])
