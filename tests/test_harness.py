@@ -174,6 +174,20 @@ def theirs(results) -> dict[str, float]:
 # -- generation -------------------------------------------------------------------------------
 
 
+def test_a_task_whose_data_cannot_be_fetched_ends_in_one_message(monkeypatch):
+    import lm_eval.__main__
+
+    from hbd3lm.commands.lm_eval import main
+
+    def unreachable() -> None:
+        raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub")
+
+    monkeypatch.setattr(lm_eval.__main__, "cli_evaluate", unreachable)
+    monkeypatch.setattr(sys, "argv", ["hbd3lm"])
+    with pytest.raises(UserError, match=r"Couldn't reach 'openai/gsm8k'.*--include_path DIR"):
+        main(["--model", "hbd3lm", "--tasks", "gsm8k"])
+
+
 def test_the_command_scores_a_model_as_we_do_on_the_same_generations(
     model, task, problems, tmp_path, monkeypatch
 ):

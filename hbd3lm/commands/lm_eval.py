@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hbd3lm.errors import UserError
+
 HELP = """usage: hbd3lm lm_eval FLAGS ...
 
 lm-evaluation-harness (the extra lm-eval) with the model type hbd3lm, which `lm_eval` alone does not
@@ -28,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``lm_eval`` with these flags.
 
     Raises:
-        UserError: the harness is not installed, or what :mod:`hbd3lm.harness` refuses.
+        UserError: the harness is not installed, a task's data cannot be fetched, or what
+            :mod:`hbd3lm.harness` refuses.
     """
     flags = build_parser().parse_args(argv).flags
     if not set(flags) - {"-h", "--help"}:
@@ -39,5 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     from lm_eval.__main__ import cli_evaluate  # isort: skip
 
     sys.argv = ["lm_eval", *flags]  # where the harness reads them
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ConnectionError as error:  # of the libraries that fetch a task's data
+        raise UserError(
+            f"{error}; the problems of a task come from the hub, or from local files by a task "
+            "file of yours (--include_path DIR --tasks NAME)"
+        ) from error
     return 0
