@@ -94,6 +94,7 @@ class Measured:
         asked: records of changed questions by change, then by problem.
         nats: NLL (a bound, for blocks) of the gold execution by plan, then problem.
         tokens: real tokens of the gold execution, by problem.
+        is_bound: the nats are upper bounds.
         attention: ``mass`` and ``uniform`` of :class:`AttentionMass` as lists; empty: left out.
     """
 
@@ -101,6 +102,7 @@ class Measured:
     asked: dict[str, Records]
     nats: dict[str, dict[str, float]]
     tokens: dict[str, float]
+    is_bound: bool
     attention: dict[str, Any]
 
 
@@ -261,8 +263,8 @@ def measure(run: Run, material: Material) -> Measured:
     asked["nothing"] = _sample(
         run, "questions/nothing", material.examples, "plan_only", f"sampling.batch_size={_BATCH}"
     )
-    nats, tokens = _likelihoods(run, material, given[OWN])
-    return Measured(given, asked, nats, tokens, _attention(run, given[OWN]))
+    scored = _likelihoods(run, material, given[OWN])
+    return Measured(given, asked, **scored, attention=_attention(run, given[OWN]))
 
 
 def _sample(
@@ -277,10 +279,9 @@ def _sample(
     return {record["id"]: record for record in records}
 
 
-def _likelihoods(
-    run: Run, material: Material, own: Records
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Nats of the gold execution given each plan: the same noise under all of them."""
+def _likelihoods(run: Run, material: Material, own: Records) -> dict[str, Any]:
+    """``nats``, ``tokens`` and ``is_bound`` of the gold execution given each plan, for
+    :class:`Measured`: the same noise under all of them."""
     draws = int(run.study.settings.likelihood_draws)
     texts = {name: {e.id: e.plan for e in found} for name, found in material.plans.items()}
     texts[OWN] = {key: record["plan"] for key, record in own.items()}
@@ -306,15 +307,14 @@ def _likelihoods(
                 tokens[example.id] = count
                 if example.id in plans:
                     nats[name][example.id] = value
-        return {"nats": nats, "tokens": tokens}
+        return {"nats": nats, "tokens": tokens, "is_bound": objective.is_bound}
 
     about = {
         "draws": draws,
         "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12],
         "problems": _digest(material.examples),  # whose executions are scored
     }
-    found = run.measure("likelihoods", about, make)
-    return found["nats"], found["tokens"]
+    return run.measure("likelihoods_by_plan", about, make)
 
 
 def _attention(run: Run, own: Records) -> dict[str, Any]:

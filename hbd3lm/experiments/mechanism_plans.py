@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,7 @@ class PlanRow:
         self.gold = verdicts(models, GOLD, self.ids, "correct_strict")
         self.nats = np.array([[m.nats[name][i] for i in self.ids] for m in models])
         self.gold_nats = np.array([[m.nats[GOLD][i] for i in self.ids] for m in models])
+        self.is_bound = models[0].is_bound
         self.tokens = np.array([[m.tokens[i] for i in self.ids] for m in models])
         done = [[m.given[name][i] for m in models] for i in self.ids]
         self.agrees = _judge([[(r["plan"], r["execution"]) for r in row] for row in done])
@@ -105,7 +107,7 @@ def accuracy_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
                     accuracy_estimate(row.flexible),
                     row.difference,
                     row.adjusted,
-                    ratio_estimate(row.nats, row.tokens),
+                    replace(ratio_estimate(row.nats, row.tokens), is_bound=row.is_bound),
                     ratio_estimate(row.nats - row.gold_nats, row.tokens) if changed else None,
                 ]
             )
@@ -126,8 +128,8 @@ def accuracy_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
         rows,
         "Differences are paired over problems and models, on the problems whose plan can be "
         "changed so. p: exact McNemar test against the gold plan, the largest of the seeds', "
-        "adjusted for the plans compared (Holm). Nats: an upper bound (NELBO) on the negative "
-        f"log-likelihood of the gold execution, under the same noise for all plans. {PUBLISHED}",
+        "adjusted for the plans compared (Holm). Nats: negative log-likelihood of the gold "
+        f"execution (≤: an upper bound, the same noise for all plans). {PUBLISHED}",
     )
 
 

@@ -60,11 +60,13 @@ class Measured:
     Attributes:
         records: of its samples.
         nats, tokens: of each problem, by segment.
+        is_bound: the nats are upper bounds.
     """
 
     records: list[dict[str, Any]]
     nats: dict[str, np.ndarray]
     tokens: dict[str, np.ndarray]
+    is_bound: bool
 
     def of(self, kept: np.ndarray) -> Measured:
         """The same on some problems: kept [problems], bool."""
@@ -72,6 +74,7 @@ class Measured:
             [record for record, keep in zip(self.records, kept) if keep],
             {name: values[kept] for name, values in self.nats.items()},
             {name: values[kept] for name, values in self.tokens.items()},
+            self.is_bound,
         )
 
     def correct(self, kind: str = "strict") -> np.ndarray:
@@ -224,12 +227,12 @@ def _tuned_run(
 def _measure(run: Run, *further: str) -> Measured:
     """Samples and likelihoods on the study's test problems, or those that ``further`` names."""
     _, records = run.sample("eval", "full", *further)
-    _, rows = run.likelihoods("eval", *further)
+    likelihood, rows = run.likelihoods("eval", *further)
     nats, tokens = (
         {name: np.array([row[key][name] for row in rows]) for name in rows[0][key]}
         for key in ("nats", "tokens")
     )
-    return Measured(records, nats, tokens)
+    return Measured(records, nats, tokens, likelihood["kind"] != "exact")
 
 
 # -- the promise of freezing -----------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,7 +114,8 @@ def _rate(models: Sequence[Measured], segment: str) -> Estimate | None:
     if segment not in models[0].nats:
         return None
     nats = np.stack([m.nats[segment] for m in models])
-    return ratio_estimate(nats, np.stack([m.tokens[segment] for m in models]))
+    found = ratio_estimate(nats, np.stack([m.tokens[segment] for m in models]))
+    return replace(found, is_bound=models[0].is_bound)
 
 
 def curve_table(curves: dict[tuple[str, int], list[Measured]]) -> Table:
@@ -126,8 +127,8 @@ def curve_table(curves: dict[tuple[str, int], list[Measured]]) -> Table:
             Column("target problems", 0),
             Column("right, strict", "share"),
             Column("right, flexible", "share"),
-            Column("execution, nats a token (NELBO)", 3),
-            Column("plan, nats a token (NELBO)", 3),
+            Column("execution, nats a token", 3),
+            Column("plan, nats a token", 3),
         ],
         [
             [
@@ -142,10 +143,10 @@ def curve_table(curves: dict[tuple[str, int], list[Measured]]) -> Table:
             ]
             for (name, size), models in sorted(curves.items(), key=lambda item: item[0][1])
         ],
-        "The execution's bound is given the question and the gold plan; of flat models, the "
-        "question alone: these two are not to be compared. A source model has seen no target "
-        "problem. Intervals resample problems and seeds; the problems to learn from are the same "
-        "for all, the first of the file.",
+        "≤ marks an upper bound (NELBO), other nats are exact. The execution's are given the "
+        "question and the gold plan; of flat models, the question alone: these two are not to be "
+        "compared. A source model has seen no target problem. Intervals resample problems and "
+        "seeds; the problems to learn from are the same for all, the first of the file.",
     )
 
 
@@ -213,7 +214,8 @@ def draw(figure: Figure, curves: dict[tuple[str, int], list[Measured]]) -> None:
     left.set_ylim(0, None)
     planners = {key: models for key, models in curves.items() if "plan" in models[0].nats}
     _lines(right, planners, lambda ms: _rate(ms, "execution"))
-    right.set_ylabel("nats a token (NELBO)")
+    bound = any(models[0].is_bound for models in planners.values())
+    right.set_ylabel("nats a token" + " (NELBO)" * bound)
     right.set_title("Execution, given the gold plan")
     for axes in (left, right):
         axes.set_xlabel("target problems learned from")

@@ -179,7 +179,7 @@ def test_gold_operations_are_those_of_the_gold_plan_whatever_plan_was_given(fini
             obedient = {**record, "execution": EXECUTION, "plan": SWAPPED}
             given.setdefault(record["condition"], {})[record["id"]] = obedient
     nats = {name: dict.fromkeys(found, 1.0) for name, found in given.items()}
-    model = Measured(given, {}, nats, dict.fromkeys(given["gold"], 10.0), {})
+    model = Measured(given, {}, nats, dict.fromkeys(given["gold"], 10.0), True, {})
     row = PlanRow("swapped", [model], dict.fromkeys(given["gold"], GOLD))
     assert row.follows.mean() == 1
     assert row.follows_gold.mean() == row.agrees_gold.mean() == 0

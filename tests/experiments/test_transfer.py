@@ -178,7 +178,7 @@ def test_test_problems_that_the_source_holds_are_left_out_and_told(tmp_path):
 def measured(*correct: int) -> transfer.Measured:
     records = [{"correct_strict": bool(c), "correct_flexible": True} for c in correct]
     nats = {"execution": np.array([2.0, 4.0, 6.0, 8.0])}
-    return transfer.Measured(records, nats, {"execution": np.array([2, 2, 2, 2])})
+    return transfer.Measured(records, nats, {"execution": np.array([2, 2, 2, 2])}, True)
 
 
 def test_differences_are_paired_by_problem_and_by_seed():
@@ -207,5 +207,9 @@ def test_two_arms_that_no_problem_divides_have_no_interval_and_no_verdict():
 
 def test_a_rate_is_of_sums_and_a_model_without_plans_has_none():
     models = [measured(1, 1, 1, 1)] * 2
-    assert transfer_report._rate(models, "execution").value == pytest.approx(20 / 8)
+    rate = transfer_report._rate(models, "execution")
+    assert rate.value == pytest.approx(20 / 8)
+    assert rate.is_bound
+    exact = [replace(model, is_bound=False) for model in models]
+    assert not transfer_report._rate(exact, "execution").is_bound
     assert transfer_report._rate(models, "plan") is None
