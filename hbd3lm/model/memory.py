@@ -87,13 +87,10 @@ def activation_bytes(
     D, F = config.dim, config.resolved_hidden_dim
     Q = config.n_heads * config.resolved_head_dim
     K = config.resolved_kv_heads * config.resolved_head_dim
-    # A norm keeps its input (RMSNorm: the input over its root mean square, too); its output feeds
-    # a matrix.
-    norm = (2 if config.norm == "rmsnorm" else 1) * D * 4 + D * s
+    norm = D * 4 + D * s  # it keeps its input; its output feeds matrices
     keys, queries = 2 * K * s, 0  # the projections' own output
-    if config.qk_norm:
-        keys += K * (6 if mixed else 4)
-        queries += Q * s + Q * (6 if mixed else 4)
+    if config.qk_norm:  # whose input they are
+        queries += Q * s
     rotated_keys, rotated_queries, mixed_values = K * s, Q * s, 2 * Q * s
     mlp = (4 if config.mlp == "swiglu" else 2) * F * s
     dropout = 2 * D if config.dropout else 0

@@ -29,6 +29,7 @@ from hbd3lm.model.batch import Tokens
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cross_entropy import linear_cross_entropy
 from hbd3lm.model.mask import Tags, cat_tags
+from hbd3lm.model.norm import RMSNorm, make_norm
 
 SHARED = "shared"
 """Name of the only stack when the modules share their weights."""
@@ -65,19 +66,6 @@ class AttentionObserver(Protocol):
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, mixed: Tensor
     ) -> None:
         """``mixed`` [N, L, H * dh] is what the layer's heads have read."""
-
-
-class RMSNorm(nn.RMSNorm):
-    """RMSNorm in the dtype of its input: mixed dtypes have no fused kernel."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.type_as(x), self.eps)
-
-
-def make_norm(config: ModelConfig, dim: int) -> nn.Module:
-    if config.norm == "layernorm":
-        return nn.LayerNorm(dim, eps=config.norm_eps, bias=False)
-    return RMSNorm(dim, eps=config.norm_eps)
 
 
 def rotary_frequencies(config: ModelConfig, device: torch.device | None = None) -> Tensor:
@@ -237,13 +225,11 @@ class Stack(nn.Module):
 
     @property
     def output_table(self) -> Tensor:
-        """The table whose first ``n_classes`` rows are the output head: [V, D] or [V - 1, D]."""
-        return self.embedding.weight if self.head is None else self.head.weight
+        """The table whose first ``n_classes`` rows are the output head: [V, D] or [V - 1, D].
 
-    @property
-    def output_weight(self) -> Tensor:
-        """[V - 1, D]: no row for the mask token, so p(mask) = 0 by construction (SUBS)."""
-        return self.output_table[: self.n_classes]
+        No row for the mask token, so p(mask) = 0 by construction (SUBS).
+        """
+        return self.embedding.weight if self.head is None else self.head.weight
 
 
 class Transformer(nn.Module):
@@ -339,8 +325,9 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
         """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""
         stack = self.stacks[module]
-        bias = None if stack.output_bias is None else stack.output_bias.type_as(hidden)
-        return F.linear(hidden, stack.output_weight.type_as(hidden), bias)
+        # All rows of the table: autocast keeps a weight's rounded copy, but not one of its parts'.
+        logits = F.linear(hidden, stack.output_table)[..., : stack.n_classes]
+        return logits if stack.output_bias is None else logits + stack.output_bias.type_as(logits)
 
     def count_parameters(self, embeddings: bool = True) -> int:
         """Number of weights; without the embedding tables (and untied heads) if so asked."""

@@ -130,10 +130,10 @@ def test_an_unknown_attention_backend_is_refused():
 
 def test_tied_and_untied_heads_have_no_row_for_the_mask():
     tied, untied = toy_net(), toy_net(tie_embeddings=False)
-    stack = tied.stacks["shared"]
-    assert stack.output_weight.shape == (VOCABULARY - 1, 16)
-    assert stack.output_weight.data_ptr() == stack.embedding.weight.data_ptr()
-    assert untied.stacks["shared"].output_weight.shape == (VOCABULARY - 1, 16)
+    assert tied.stacks["shared"].output_table is tied.stacks["shared"].embedding.weight
+    assert untied.stacks["shared"].output_table.shape == (VOCABULARY - 1, 16)
+    hidden = torch.randn(3, 16)
+    assert tied.logits(hidden).shape == untied.logits(hidden).shape == (3, VOCABULARY - 1)
     extra = (VOCABULARY - 1) * 16
     assert untied.count_parameters() - tied.count_parameters() == extra
     assert untied.count_parameters(embeddings=False) == tied.count_parameters(embeddings=False)
