@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hbd3lm.model.batch import Tokens
 from hbd3lm.model.config import ModelConfig
@@ -22,15 +23,14 @@ from hbd3lm.sample.strategies import (
     BlockState,
     SamplingConfig,
     make_strategy,
-    pick_tokens,
-    token_uniforms,
 )
+from hbd3lm.sample.tokens import draw_tokens, token_uniforms
 
 Stretch = tuple[str, list[int], list[int], bool]
 """Module, ids, block ordinals, noisy."""
 
 
-def full_forward(net: Transformer, stretches: list[Stretch]) -> torch.Tensor:
+def full_forward(net: Transformer, stretches: list[Stretch]) -> Tensor:
     """Hidden states [L, D] of the last module's tokens; earlier modules first, as in training.
 
     Of a shifted network a later module begins with the token before its own.
@@ -133,7 +133,7 @@ def _denoise(net, config, strategy, module, hidden, block, here, ids) -> None:
     place = np.nonzero(asked)
     logits = net.logits(hidden[-len(block) :], module)[torch.from_numpy(asked[0])]
     u = token_uniforms(config.seed, problem[place[0]], ordinals[place[0]], place[1])
-    tokens, probability = pick_tokens(logits, config.temperature, config.top_p, u)
+    tokens, probability = _pick(logits, config, u)
     confidence = np.zeros(asked.shape)
     confidence[place] = probability.numpy()
     decided = strategy.decide(state, asked, confidence)[0]
@@ -148,8 +148,14 @@ def _next_token(net, config, prompt, clean, ordinal) -> list[int]:
     u = token_uniforms(
         config.seed, np.array([prompt.problem]), np.array([ordinal]), np.zeros(1, dtype=np.int64)
     )
-    token, _ = pick_tokens(net.logits(hidden[-1:]), config.temperature, config.top_p, u)
-    return token.tolist()
+    return _pick(net.logits(hidden[-1:]), config, u)[0].tolist()
+
+
+def _pick(logits: Tensor, config: SamplingConfig, u: np.ndarray) -> tuple[Tensor, Tensor]:
+    if config.temperature == 0:
+        probability, token = logits.softmax(-1).max(-1)
+        return token, probability
+    return draw_tokens(logits, config.temperature, config.top_p, u)
 
 
 def plain_cost(

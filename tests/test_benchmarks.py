@@ -13,9 +13,18 @@ from omegaconf import OmegaConf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import cost, likelihood_variance, loader, sample, startup, train_step
+from benchmarks import (
+    cost,
+    likelihood_variance,
+    loader,
+    parallel_decoding,
+    sample,
+    startup,
+    train_step,
+)
 from benchmarks.bd3lm_baseline import pad_documents, published_loss, published_mask, row_blocks
 from benchmarks.plain_sampler import plain_cost, plain_sample
+from hbd3lm.data.records import HierarchicalExample, write_examples
 from hbd3lm.diffusion.objective import BlockDiffusion, negative_log_likelihood
 from hbd3lm.errors import UserError
 from hbd3lm.model.cost import Lengths
@@ -277,3 +286,23 @@ def test_the_variance_benchmark_refuses_too_few_draws_and_exact_models(checkpoin
     torch.save(content, checkpoint)
     with pytest.raises(UserError, match="its likelihood is exact"):
         likelihood_variance.main(["--checkpoint", str(checkpoint)])
+
+
+def test_parallel_decoding_is_compared_in_speed_and_in_right_answers(checkpoint, tmp_path, capsys):
+    examples = [
+        HierarchicalExample(f"p{i}", f"Ann has {i} apples.", "Take them.", f"#### {i}", str(i))
+        for i in range(3)
+    ]
+    path = tmp_path / "test.json"
+    write_examples(path, examples)
+    arguments = ["--checkpoint", str(checkpoint), "--data_path", str(path), "--repeats", "1"]
+    arguments += ["--plain", "1", "--precision", "32-true", "--thresholds", "0.9", "0.000001"]
+    assert parallel_decoding.main([*arguments, "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("x ")[1].split() for line in printed.splitlines() if "x " in line]
+    one_by_one, stepwise, mixed, sure, anything = (float(row[0]) for row in rows)
+    assert stepwise == mixed >= sure > anything
+    assert one_by_one > 0
+    assert [row[1:3] for row in rows[1:]] == [["0", "(0.0%,"]] * 4  # a random network
+    with pytest.raises(UserError, match="--problems 0: at least 1"):
+        parallel_decoding.main([*arguments, "--problems", "0"])

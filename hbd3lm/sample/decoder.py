@@ -32,9 +32,8 @@ from hbd3lm.sample.strategies import (
     BlockState,
     SamplingConfig,
     make_strategy,
-    pick_tokens,
-    token_uniforms,
 )
+from hbd3lm.sample.tokens import draw_tokens, most_probable, token_uniforms
 from hbd3lm.sample.trajectory import Event
 
 
@@ -143,6 +142,7 @@ class Decoder:
         self.device = next(net.parameters()).device
         self.calls = compile_blocks(self.device) if config.compile else UNCOMPILED
         self.mixed = resolve_precision(config.precision) == "bf16-mixed"
+        self.tables: dict[str, Tensor] = {}  # output tables, in the dtype of products
         self.statistics = Statistics()
 
     @torch.no_grad()  # under inference_mode autocast would round the weights anew in every pass
@@ -346,11 +346,10 @@ class Decoder:
             hidden = self._hidden_before(rows, hidden, select, asked, n_pending)
         if hidden is None:
             return
-        logits = self.net.logits(hidden, module)
         if self.autoregressive:
-            self._write_next(rows[select.any(1)], logits)
+            self._write_next(rows[select.any(1)], hidden, module)
         else:
-            self._write_block(rows, state, asked, logits, n_pending > 0)
+            self._write_block(rows, state, asked, hidden, module, n_pending > 0)
 
     def _take_pending(self, r: int, module: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids, positions and ordinals of row ``r``'s pending tokens that ``module`` runs."""
@@ -437,19 +436,40 @@ class Decoder:
             return hidden.flatten(0, 1)
         return hidden[self._tensor(np.arange(most) < count[:, None])]
 
+    def _pick(
+        self, hidden: Tensor, module: str, problem: np.ndarray, ordinal: np.ndarray, place
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A token for each of some positions, and its probability: [M] each, hidden [M, D]."""
+        config, stack = self.config, self.net.stacks[module]
+        if config.temperature == 0:
+            if module not in self.tables:
+                table = stack.output_table
+                self.tables[module] = table.bfloat16() if self.mixed else table
+            found = most_probable(hidden, self.tables[module], stack.n_classes, stack.output_bias)
+        else:
+            u = token_uniforms(config.seed, problem, ordinal, place)
+            logits = self.net.logits(hidden, module)
+            found = draw_tokens(logits, config.temperature, config.top_p, u)
+        tokens, probability = (x.cpu().numpy() for x in found)
+        return tokens, probability
+
     def _write_block(
-        self, rows, state: BlockState, asked: np.ndarray, logits: Tensor, commits: np.ndarray
+        self,
+        rows: np.ndarray,
+        state: BlockState,
+        asked: np.ndarray,
+        hidden: Tensor,
+        module: str,
+        commits: np.ndarray,
     ) -> None:
         """Turn predictions into tokens, where the strategy decides so."""
         place = np.nonzero(asked)
-        u = token_uniforms(
-            self.config.seed, state.problem[place[0]], state.ordinal[place[0]], place[1]
-        )
-        tokens, probability = pick_tokens(logits, self.config.temperature, self.config.top_p, u)
+        about = (state.problem[place[0]], state.ordinal[place[0]], place[1])
+        tokens, probability = self._pick(hidden, module, *about)
         confidence = np.zeros(asked.shape)
-        confidence[place] = probability.cpu().numpy()
+        confidence[place] = probability
         picked = np.zeros(asked.shape, dtype=np.int64)
-        picked[place] = tokens.cpu().numpy()
+        picked[place] = tokens
         decided = self.strategy.decide(state, asked, confidence)
         n_block = asked.shape[1]
         self.block[rows, :n_block] = np.where(decided, picked, self.block[rows, :n_block])
@@ -459,15 +479,14 @@ class Decoder:
                     rows[i], state.step[i], decided[i].nonzero()[0], confidence[i], commits[i]
                 )
 
-    def _write_next(self, rows: np.ndarray, logits: Tensor) -> None:
+    def _write_next(self, rows: np.ndarray, hidden: Tensor, module: str) -> None:
         problem = np.array([self.rows[r].sample.problem for r in rows])
         ordinal = np.array([self.rows[r].ordinal for r in rows])
-        u = token_uniforms(self.config.seed, problem, ordinal, np.zeros_like(ordinal))
-        tokens, probability = pick_tokens(logits, self.config.temperature, self.config.top_p, u)
-        self.block[rows, 0] = tokens.cpu().numpy()
+        tokens, probability = self._pick(hidden, module, problem, ordinal, np.zeros_like(ordinal))
+        self.block[rows, 0] = tokens
         if self.recording:
             # The token before is always committed by the pass that predicts from it.
-            for r, p in zip(rows, probability.cpu().numpy()):
+            for r, p in zip(rows, probability):
                 self._record(r, 1, np.zeros(1, dtype=np.int64), np.atleast_1d(p), True)
 
     def _record(

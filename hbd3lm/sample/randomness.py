@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+ORDER, TOKEN = 1, 2
+"""Last key of a sampler's number: whether it orders positions or picks a token."""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

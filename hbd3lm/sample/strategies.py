@@ -1,10 +1,10 @@
-"""How a masked block becomes text: which positions are decided when, and by what token.
+"""How a masked block becomes text: which positions are decided when.
 
 ``first_hitting`` and ``ancestral`` sample from the model; ``confidence`` decodes. With absorbing
 noise and no time conditioning the network's answer depends on x_t only, so positions are
 chosen *before* the network runs and it is asked about those alone.
 
-Shapes: n problems, B tokens a block, M positions asked about, V - 1 logits.
+Shapes: n problems, B tokens a block.
 """
 
 from __future__ import annotations
@@ -13,21 +13,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from hbd3lm.errors import UserError
 from hbd3lm.model.precision import PRECISIONS
-from hbd3lm.sample.randomness import uniforms
+from hbd3lm.sample.randomness import ORDER, uniforms
 
 METHODS = ("first_hitting", "ancestral", "confidence")
-
-# Last key of a random number: what it decides.
-_ORDER, _TOKEN = 1, 2
-
-RUN = 256
-"""Tokens of the vocabulary whose probabilities are summed at a time when one is drawn."""
 
 
 @dataclass(frozen=True)
@@ -196,70 +187,4 @@ def _order_uniforms(seed: int, state: BlockState) -> np.ndarray:
     """The numbers that order the reveals: [n, B], one for each (problem, block, step, place)."""
     problem, ordinal, step = (x[:, None] for x in (state.problem, state.ordinal, state.step))
     places = np.arange(state.masked.shape[1])[None]
-    return uniforms(seed, problem, ordinal, step, places, _ORDER)
-
-
-def pick_tokens(
-    logits: Tensor, temperature: float, top_p: float, u: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    """Draw one token per row of ``logits`` [M, V - 1] with the uniform numbers ``u`` [M].
-
-    Returns:
-        tokens [M] and the probability the (tempered, full) distribution gives them [M].
-
-    Raises:
-        UserError: a logit is no number.
-    """
-    if temperature == 0:
-        best, token = logits.max(-1)
-        _check_numbers(best)
-        # softmax(best) = 1 / sum exp(logits - best)
-        return token, 1 / (logits.float() - best.float()[:, None]).exp_().sum(-1)
-    tempered = logits.float() if temperature == 1 else logits.float() / temperature
-    p = tempered.softmax(-1)
-    _check_numbers(p[:, 0])  # one NaN among the logits makes all of its row
-    allowed = p
-    if top_p < 1:
-        ordered, order = p.sort(-1, descending=True)
-        # Keep a token if the mass before it has not yet reached top_p.
-        keep = ordered.cumsum(-1) - ordered < top_p
-        allowed = torch.zeros_like(p).scatter(-1, order, ordered * keep)
-    token = _invert(allowed, torch.from_numpy(u).to(p.device))
-    return token, p.gather(-1, token[:, None]).squeeze(-1)
-
-
-def _check_numbers(values: Tensor) -> None:
-    """One value a row, NaN where a logit of the row is."""
-    if values.isnan().any():
-        raise UserError(
-            "the network's predictions are not numbers (NaN): its weights are damaged, or too "
-            "large for bf16; try sampling.precision=32-true, or another checkpoint"
-        )
-
-
-def _invert(p: Tensor, u: Tensor) -> Tensor:
-    """First index at which the cumulative sum of ``p`` [M, V] exceeds ``u`` [M] times its total.
-
-    Summed in float64, in runs first: only the run in which the sum crosses is looked into.
-    """
-    whole = p.shape[-1] // RUN * RUN
-    runs = p[:, :whole].unflatten(-1, (-1, RUN)).sum(-1, dtype=torch.float64)
-    rest = p[:, whole:].sum(-1, dtype=torch.float64, keepdim=True)
-    before = F.pad(torch.cat([runs, rest], -1).cumsum(-1), (1, 0))  # mass before each run, and all
-    target = (u * before[:, -1])[:, None]
-    run = torch.searchsorted(before[:, 1:].contiguous(), target, right=True)
-    run = run.clamp(max=before.shape[-1] - 2)
-    place = run * RUN + torch.arange(RUN, device=p.device)  # [M, RUN]
-    inside = p.gather(-1, place.clamp(max=p.shape[-1] - 1)).double()
-    inside = torch.where(place < p.shape[-1], inside, 0).cumsum(-1)
-    # Rounding may put the target past the run's end, where a token without mass could stand.
-    end = torch.nextafter(inside[:, -1:], torch.zeros_like(target))
-    target = torch.minimum(target - before.gather(-1, run), end)
-    return (run * RUN + torch.searchsorted(inside, target, right=True)).squeeze(-1)
-
-
-def token_uniforms(
-    seed: int, problem: np.ndarray, ordinal: np.ndarray, place: np.ndarray
-) -> np.ndarray:
-    """The numbers that pick tokens: [M], one for each (problem, block, place in the block)."""
-    return uniforms(seed, problem, ordinal, place, 0, _TOKEN)
+    return uniforms(seed, problem, ordinal, step, places, ORDER)

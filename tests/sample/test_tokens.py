@@ -1,0 +1,88 @@
+"""Which token a position gets: against the plain way of choosing it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from hbd3lm.errors import UserError
+from hbd3lm.sample.tokens import SLICE, _invert, draw_tokens, most_probable
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 4), st.sampled_from([1, 255, 256, 257, 700])),
+           elements=st.sampled_from([0.0, 0.0, 1e-6, 0.25, 1.0])),
+    st.floats(0, 1, exclude_max=True),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_token_is_drawn_where_the_cumulative_sum_passes(weights, u):
+    """Run by run as in one sum over the vocabulary; never a token without mass."""
+    weights[:, 0] += weights.sum(1) == 0
+    given_p = torch.from_numpy(weights / weights.sum(1, keepdims=True, dtype=np.float32))
+    cumulative = given_p.double().cumsum(1)
+    numbers = (u, 0.0, 1 - 2**-53)
+    accuracies = ((given_p, 1e-6), (given_p.double(), 1e-12))  # runs are summed in p's own dtype
+    for number, (p, near) in itertools.product(numbers, accuracies):
+        token = _invert(p, torch.full((len(p),), number, dtype=torch.float64))
+        assert (p.gather(1, token[:, None]) > 0).all()
+        target = number * cumulative[:, -1]
+        before = torch.where(
+            token > 0, cumulative.gather(1, (token - 1).clamp(0)[:, None])[:, 0], 0
+        )
+        at = cumulative.gather(1, token[:, None])[:, 0]
+        assert (before <= target + near).all()
+        assert (target <= at + near).all()
+
+
+@given(
+    st.sampled_from([1, 5, SLICE - 1, SLICE, SLICE + 1, 2 * SLICE + 7]),
+    st.integers(1, 5),
+    st.booleans(),
+    st.integers(0, 2**16),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_most_probable_token_slice_by_slice_is_that_of_the_softmax(n, rows, biased, seed):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, 4, generator=generator, dtype=torch.float64)
+    table = 3 * torch.randn(n + 1, 4, generator=generator, dtype=torch.float64)
+    bias = torch.randn(n, generator=generator, dtype=torch.float64) if biased else None
+    table[-1] = 1e3  # no class: it may not win
+    token, p = most_probable(hidden, table, n, bias)
+    expected = torch.nn.functional.linear(hidden, table[:n], bias).softmax(-1)
+    assert torch.equal(token, expected.argmax(-1))
+    torch.testing.assert_close(p, expected.amax(-1), rtol=1e-12, atol=0)
+
+
+def test_of_equals_the_first_token_is_taken():
+    table = torch.zeros(2 * SLICE, 2)
+    table[[SLICE + 3, 70, 2 * SLICE - 1]] = 1.0
+    token, p = most_probable(torch.ones(1, 2), table, len(table))
+    assert token.tolist() == [70]
+    e = np.exp(2)
+    assert p.item() == pytest.approx(e / (3 * e + 2 * SLICE - 3), rel=1e-5)
+
+
+def test_products_in_bf16_are_added_up_in_float32():
+    torch.manual_seed(0)
+    hidden, table = torch.randn(3, 8), torch.randn(SLICE + 50, 8).bfloat16()
+    token, p = most_probable(hidden, table, len(table))
+    logits = (hidden.bfloat16() @ table.T).float()
+    assert p.dtype == torch.float32
+    assert torch.equal(token, logits.argmax(-1))
+    torch.testing.assert_close(p, logits.softmax(-1).amax(-1))
+
+
+@pytest.mark.parametrize("place", [0, SLICE + 1])
+def test_a_logit_that_is_no_number_ends_in_a_message(place):
+    table = torch.randn(SLICE + 9, 3)
+    table[place] = torch.nan
+    with pytest.raises(UserError, match="not numbers"):
+        most_probable(torch.randn(2, 3), table, len(table))
+    with pytest.raises(UserError, match="not numbers"):
+        draw_tokens(torch.randn(2, 3) @ table.T, 1.0, 1.0, np.zeros(2))
