@@ -1,4 +1,4 @@
-"""Memory of tensors on the CPU: keep what is freed, in large pages."""
+"""Memory on the CPU: keep what tensors free, in large pages, and few kernels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+_NEVER = -1
 
 
 def keep_freed_memory() -> bool:
@@ -15,7 +16,10 @@ def keep_freed_memory() -> bool:
     By default glibc fetches every large tensor from the kernel and gives it back at once, so each
     step touches, and has the kernel zero, all its memory again, page by page. Kept, it is touched
     once, in pages of 2 MB where the kernel has them. The process then holds its peak until it
-    ends. Call it before the first tensor is made: torch reads its variable only once.
+    ends. What must not be kept are oneDNN's kernels for shapes that will not come again (1,024 by
+    default): they lie between the tensors and break up the memory.
+
+    Call it before the first tensor is made: torch and oneDNN read their variables only once.
 
     Returns:
         whether there was anything to set (glibc; other C libraries are left alone).
@@ -23,5 +27,6 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, _NEVER))

@@ -109,7 +109,7 @@ class _ProductAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         scaled = q * q.shape[-1] ** -0.5
-        scores = scaled @ k.transpose(-1, -2) + mask  # [N, H, Lq, Lk]
+        scores = (scaled @ k.transpose(-1, -2)).add_(mask)  # [N, H, Lq, Lk]
         p = scores.softmax(-1)  # in float32 inside
         ctx.save_for_backward(scaled, k, v, p)
         return p @ v

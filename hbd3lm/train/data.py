@@ -15,7 +15,7 @@ from hbd3lm.diffusion.likelihood import EvaluationBatch, EvaluationBatches
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.model.batch import Batch
 from hbd3lm.model.layout import Document
-from hbd3lm.model.static import count_tokens, fill_up, plan_capacity, row_sizes
+from hbd3lm.model.static import count_tokens, fill_up, plan_capacity, round_up, row_sizes
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.preemption import ignore_in_worker
 
@@ -75,6 +75,8 @@ class TrainingBatches(Dataset):
         batch = self._slice(chosen, noises, micro * self.world_size + self.rank)
         if self.packed:
             batch = fill_up(batch, self.capacity, self.tiles)
+        else:
+            batch = round_up(batch)
         return TrainingBatch(batch, float(self.real_tokens[chosen].sum()))
 
     def _step(self, step: int) -> tuple[np.ndarray, list[Noise]]:

@@ -10,6 +10,7 @@ import torch
 
 from hbd3lm.data.batching import pack_rows
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion, negative_log_likelihood
+from hbd3lm.model import static
 from hbd3lm.model.attention import build_mask, make_tiles
 from hbd3lm.model.layout import plan_execution_layout
 from hbd3lm.model.static import (
@@ -18,6 +19,7 @@ from hbd3lm.model.static import (
     count_tokens,
     fill_up,
     plan_capacity,
+    round_up,
     row_sizes,
 )
 from tests.toys import MASK, random_documents, toy_net
@@ -151,3 +153,27 @@ def test_tiles_say_which_tiles_are_read():
     assert (tiles.number + tiles.whole_number).tolist() == [[[2, 2, 2, 2]]]
     mask = build_mask(tags, tags, "flex", torch.float32, tiles)
     assert mask.sparsity() == pytest.approx(50)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_batches_rounded_up_have_the_same_losses_and_few_shapes(objective):
+    net = toy_net(modules=objective.modules, shift=getattr(objective, "shift", False)).double()
+    shapes = set()
+    for seed in range(12):
+        documents = random_documents(objective.layout, 5, seed=seed)
+        noises = objective.training_noise(documents, np.random.default_rng(seed))
+        batch = objective.assemble(documents, noises)
+        rounded = round_up(batch)
+        shapes.add(tuple(shape_of(rounded)))
+        assert all(size % 16 == 0 for size in count_tokens(rounded))
+        expected = negative_log_likelihood(net, batch)
+        torch.testing.assert_close(negative_log_likelihood(net, rounded), expected)
+    assert len(shapes) <= 6
+
+
+def test_predictions_are_rounded_by_a_sixteenth_at_most():
+    for n in range(1, 5000):
+        rounded = static._round_predictions(n)
+        assert n <= rounded < n + max(32, n / 16 + 1)
+    assert len({static._round_predictions(n) for n in range(1, 5000)}) < 16 * 6 + 16
+    assert static._round_predictions(0) == 0
