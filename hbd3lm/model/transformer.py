@@ -325,9 +325,9 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
         """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""
         stack = self.stacks[module]
-        # All rows of the table: autocast keeps a weight's rounded copy, but not one of its parts'.
-        logits = F.linear(hidden, stack.output_table)[..., : stack.n_classes]
-        return logits if stack.output_bias is None else logits + stack.output_bias.type_as(logits)
+        weight = stack.output_table[: stack.n_classes].type_as(hidden)
+        bias = None if stack.output_bias is None else stack.output_bias.type_as(hidden)
+        return F.linear(hidden, weight, bias)
 
     def count_parameters(self, embeddings: bool = True) -> int:
         """Number of weights; without the embedding tables (and untied heads) if so asked."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hbd3lm.model.batch import Tokens
@@ -142,7 +143,7 @@ class Decoder:
         self.device = next(net.parameters()).device
         self.calls = compile_blocks(self.device) if config.compile else UNCOMPILED
         self.mixed = resolve_precision(config.precision) == "bf16-mixed"
-        self.tables: dict[str, Tensor] = {}  # output tables, in the dtype of products
+        self.heads: dict[str, tuple[Tensor, Tensor | None]] = {}  # weight and bias of each module
         self.statistics = Statistics()
 
     @torch.no_grad()  # under inference_mode autocast would round the weights anew in every pass
@@ -441,14 +442,18 @@ class Decoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """A token for each of some positions, and its probability: [M] each, hidden [M, D]."""
         config, stack = self.config, self.net.stacks[module]
+        if module not in self.heads:
+            # Rounded once: autocast would round this part of a table in every pass.
+            table, bias = stack.output_table[: stack.n_classes], stack.output_bias
+            dtype = torch.bfloat16 if self.mixed else table.dtype
+            self.heads[module] = table.to(dtype), None if bias is None else bias.to(dtype)
+        table, bias = self.heads[module]
+        hidden = hidden.to(table.dtype)
         if config.temperature == 0:
-            if module not in self.tables:
-                table = stack.output_table
-                self.tables[module] = table.bfloat16() if self.mixed else table
-            found = most_probable(hidden, self.tables[module], stack.n_classes, stack.output_bias)
+            found = most_probable(hidden, table, bias)
         else:
             u = token_uniforms(config.seed, problem, ordinal, place)
-            logits = self.net.logits(hidden, module)
+            logits = F.linear(hidden, table, bias)
             found = draw_tokens(logits, config.temperature, config.top_p, u)
         tokens, probability = (x.cpu().numpy() for x in found)
         return tokens, probability

@@ -28,18 +28,17 @@ def token_uniforms(
 
 
 def most_probable(
-    hidden: Tensor, table: Tensor, n_classes: int, bias: Tensor | None = None
+    hidden: Tensor, table: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """argmax and max of softmax(hidden @ table[:n_classes].T + bias), row by row.
+    """argmax and max of softmax(hidden @ table.T + bias), row by row.
 
     All positions of a block are asked about at once, and nobody reads their logits again: they are
     made a slice of the vocabulary at a time, and folded into a running maximum and sum.
 
     Args:
         hidden: [M, D].
-        table: [V, D], in the dtype the product is to run in.
-        n_classes: rows of ``table`` that are classes, the first ones.
-        bias: [n_classes], or None.
+        table: [V - 1, D], in the dtype the product is to run in, as all of them.
+        bias: [V - 1], or None.
 
     Returns:
         tokens [M] (of equals the first) and their probabilities [M], at least float32.
@@ -47,15 +46,13 @@ def most_probable(
     Raises:
         UserError: a logit is no number.
     """
-    hidden = hidden.to(table.dtype)
     wide = torch.promote_types(table.dtype, torch.float32)
     best = hidden.new_full((len(hidden),), -torch.inf, dtype=wide)
     total, token = torch.zeros_like(best), torch.zeros_like(best, dtype=torch.long)
-    size = SLICE if hidden.device.type == "cpu" else n_classes
-    for start in range(0, n_classes, size):
-        here = slice(start, min(start + size, n_classes))
-        some = None if bias is None else bias[here].type_as(table)
-        logits = F.linear(hidden, table[here], some).to(wide)
+    size = SLICE if hidden.device.type == "cpu" else len(table)
+    for start in range(0, len(table), size):
+        here = slice(start, start + size)
+        logits = F.linear(hidden, table[here], None if bias is None else bias[here]).to(wide)
         top = logits.amax(-1)
         # Few rows find a better token in a later slice, and the search for its place is slow.
         better = (top > best).nonzero().squeeze(-1)

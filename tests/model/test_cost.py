@@ -86,10 +86,7 @@ def check_sampling(found: dict[str, int], expected: SamplingCost, config: ModelC
     """Weights exactly; attention but for the spare columns of the cache."""
     attention = found.pop("aten.bmm")
     operations = expected.operations
-    # A tied table is multiplied whole, with the row of the mask token, which has no logit.
-    rows = config.vocab_size - (not config.tie_embeddings)
-    head = operations.head // (config.vocab_size - 1) * rows
-    assert sum(found.values()) == operations.matrices + head
+    assert sum(found.values()) == operations.matrices + operations.head
     of_pair = 4 * config.n_layers * config.n_heads * config.resolved_head_dim
     assert 0 <= attention - operations.attention <= of_pair * expected.tokens * 2 * GROWTH
 

@@ -223,14 +223,13 @@ def test_padding_beside_shorter_blocks_never_makes_a_nan(monkeypatch):
     """Blocks of plan and execution differ, so rows do in length; in bf16 nothing masks a NaN."""
     net = toy_net()
     finite = []
-    logits = net.logits
+    pick = Decoder._pick
 
-    def watched(hidden, module):
-        found = logits(hidden, module)
-        finite.append(bool(found.isfinite().all()))
-        return found
+    def watched(decoder, hidden, *about):
+        finite.append(bool(hidden.isfinite().all()))
+        return pick(decoder, hidden, *about)
 
-    monkeypatch.setattr(net, "logits", watched)
+    monkeypatch.setattr(Decoder, "_pick", watched)
     config = SamplingConfig("first_hitting", temperature=1.0, precision="bf16-mixed", batch_size=6)
     for layout in (LAYOUT, plan_execution_layout(8, 16, 24, 8, 4)):
         Decoder(net, layout, IDS, config).sample(prompts(20))
