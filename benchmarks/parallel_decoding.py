@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.sample import CLOCKS
+from benchmarks.clock import CLOCKS, check_arguments
 from hbd3lm.allocator import keep_freed_memory
 from hbd3lm.errors import UserError, run_command
 
@@ -151,11 +151,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
-    for name in ("problems", "batch_size", "plain", "repeats", "threads"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
-    if args.clock == "cpu" and args.threads != 1:
-        raise UserError("--clock cpu: the time of all threads is added up; set --threads 1 as well")
+    check_arguments(args, "problems", "batch_size", "plain", "repeats", "threads")
     run(args)
     return 0
 

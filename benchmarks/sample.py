@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import CLOCKS, check_arguments
 from benchmarks.train_step import SIZES, Settings, load_documents, make_network
 from hbd3lm.allocator import keep_freed_memory
 from hbd3lm.errors import UserError, run_command
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 PUBLISHED = "published: the same with logits at every position"
 NEVER = -1
 """An end token no network writes: random ones would stop anywhere, or nowhere."""
-
-
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -271,11 +269,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
-    for name in ("batch_size", "plain", "repeats", "threads"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
-    if args.clock == "cpu" and args.threads != 1:
-        raise UserError("--clock cpu: the time of all threads is added up; set --threads 1 as well")
+    check_arguments(args, "batch_size", "plain", "repeats", "threads")
     if args.quick:
         args.batch_size, args.plain, args.repeats = min(args.batch_size, 4), 1, 1
     run(args)

@@ -7,7 +7,8 @@ import os
 import platform
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
-_NEVER = -1
+_LARGEST = 2**31 - 1
+"""-1, which is said to turn trimming off, had the same memory fetched anew in most processes."""
 
 
 def keep_freed_memory() -> bool:
@@ -29,4 +30,4 @@ def keep_freed_memory() -> bool:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, _NEVER))
+    return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, _LARGEST))
