@@ -4,7 +4,8 @@
     python benchmarks/likelihood_variance.py --checkpoint RUN/checkpoints/best.ckpt
 
 Every estimator below estimates the same bound for the same problems with the same network, and one
-draw of each costs one network evaluation a problem. See ``benchmarks/README.md``.
+draw of each costs one network evaluation a problem. What several draws of a problem cost that share
+its clean tokens is measured as well. See ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     blocks = ", ".join(f"{s.name} in blocks of {s.block_size}" for s in card.layout.segments)
     print(f"{args.checkpoint}: {len(documents)} problems, {blocks}; {args.draws} draws each")
     compare_estimators(net, objective, documents, args.draws, args.batch_size)
+    compare_sharing(net, objective, documents, args.draws, args.batch_size)
     if args.gradient_draws:
         compare_gradients(net, objective, documents[: args.batch_size], args.gradient_draws)
     return 0
@@ -179,6 +181,43 @@ def score(net, objective, documents, noises, batch_size: int) -> np.ndarray:
             batch = objective.assemble([documents[i] for i in some], [noises[i] for i in some])
             found[some] = negative_log_likelihood(net, batch).sum(1).double()
     return found.numpy()
+
+
+# -- the cost of draws ---------------------------------------------------------------------------
+
+
+class CleanCopyEach:
+    """An objective whose draws share nothing, as those of training."""
+
+    def __init__(self, objective: BlockDiffusion) -> None:
+        self.evaluation_noise, self._assemble = objective.evaluation_noise, objective.assemble
+
+    def assemble_draws(self, documents, noises):
+        repeated = [d for d, draws in zip(documents, noises) for _ in draws]
+        return self._assemble(repeated, [noise for draws in noises for noise in draws])
+
+
+def compare_sharing(net, objective, documents, draws: int, batch_size: int) -> None:
+    """All draws of all documents, in the batches of an evaluation."""
+    import torch
+
+    from hbd3lm.diffusion.likelihood import EvaluationBatches, add_losses
+
+    print(f"\n{draws} draws of a problem".ljust(31), "nats/token  seconds  of plainest")
+    tokens = sum(int(document.real.sum()) for document in documents)
+    first = None
+    for name, kind in (("a clean copy each", CleanCopyEach(objective)), ("one for all", objective)):
+        batches = EvaluationBatches(documents, kind, draws, batch_size, seed=0)
+        nats = torch.zeros(len(documents), len(objective.layout.segments), dtype=torch.float64)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            for index in range(len(batches)):
+                add_losses(nats, net, batches[index])
+        seconds = time.perf_counter() - started
+        first = first or seconds
+        print(
+            f"{name:<30} {float(nats.sum()) / tokens:10.4f} {seconds:8.1f} {seconds / first:12.2f}"
+        )
 
 
 # -- the gradient --------------------------------------------------------------------------------

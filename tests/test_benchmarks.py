@@ -276,6 +276,8 @@ def test_the_variance_benchmark_shows_that_counts_beat_times(checkpoint, capsys)
         assert abs(nats - best[0]) < 5 * (error + best[1])
     traces = [float(line.split()[2]) for line in printed.splitlines() if line.startswith("(0")]
     assert len(traces) == 5 and traces[-1] < traces[0]
+    shared = [line.split() for line in printed.splitlines() if line.startswith(("a clean", "one"))]
+    assert [row[-3] for row in shared] == [shared[0][-3]] * 2, "nats a token"
 
 
 def test_the_variance_benchmark_refuses_too_few_draws_and_exact_models(checkpoint):

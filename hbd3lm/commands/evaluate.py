@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
 
 def ppl_eval(cfg: DictConfig) -> None:
     """NELBO per token and perplexity of plan and execution, and of every problem."""
-    from rich.progress import track
-
     from hbd3lm.evaluate.perplexity import likelihoods
     from hbd3lm.files import atomic_write
+    from hbd3lm.progress import track
     from hbd3lm.train.config import TrainingConfig
 
     config = typed(TrainingConfig, cfg.training, "training")
@@ -40,9 +38,7 @@ def ppl_eval(cfg: DictConfig) -> None:
             cfg.eval.samples,
             config.batch_size,
             seed,
-            lambda batches: track(
-                batches, "scoring", transient=True, disable=not sys.stdout.isatty()
-            ),
+            lambda batches: track(batches, "scoring", "batches"),
             cfg.eval.precision,
             cfg.eval.max_samples,
         )
@@ -96,10 +92,9 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def sample_eval(cfg: DictConfig) -> None:
     """Plans and executions for a split: accuracy, abstraction of own plans, speed, records."""
-    from rich.progress import Progress
-
     from hbd3lm.evaluate.answers import check_gold_answers, make_records, score_records
     from hbd3lm.files import atomic_write
+    from hbd3lm.progress import Progress
 
     config = read_sampling(cfg)
     mode = cfg.sampling.mode
@@ -108,10 +103,9 @@ def sample_eval(cfg: DictConfig) -> None:
         check_gold_answers(examples)
     with (
         _explain_memory(loaded, "sampling.batch_size", config.batch_size),
-        Progress(transient=True) as progress,
+        Progress("sampling", len(examples), "problems") as progress,
     ):
-        task = progress.add_task("sampling", total=len(examples))
-        run = loaded.generate(examples, config, mode, lambda _: progress.advance(task))
+        run = loaded.generate(examples, config, mode, lambda _: progress.advance())
     records = make_records(examples, run, mode)
     result = {
         "problem_set": token_set,

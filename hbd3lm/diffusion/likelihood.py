@@ -56,10 +56,14 @@ class EvaluationBatches(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> EvaluationBatch:
         cells = self.cells[index * self.batch_size : (index + 1) * self.batch_size]
-        noises = {i: self._noise(i) for i in {i for i, _ in cells}}
-        batch = self.objective.assemble(
-            [self.documents[i] for i, _ in cells], [noises[i][draw] for i, draw in cells]
-        )
+        draws: dict[int, list[int]] = {}
+        for i, draw in cells:
+            draws.setdefault(i, []).append(draw)
+        noises = []
+        for i, of_document in draws.items():
+            every = self._noise(i)
+            noises.append([every[draw] for draw in of_document])
+        batch = self.objective.assemble_draws([self.documents[i] for i in draws], noises)
         return batch, [i for i, _ in cells], [self.share] * len(cells)
 
 
@@ -110,6 +114,11 @@ class SegmentOnly:
         self, documents: Sequence[Document], noises: Sequence[Noise], rows: Rows | None = None
     ) -> Batch:
         return self.objective.assemble(documents, noises, rows)
+
+    def assemble_draws(
+        self, documents: Sequence[Document], noises: Sequence[Sequence[Noise]]
+    ) -> Batch:
+        return self.objective.assemble_draws(documents, noises)
 
 
 def add_losses(table: Tensor, net: Transformer, item: EvaluationBatch) -> None:

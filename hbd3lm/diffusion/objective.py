@@ -20,7 +20,7 @@ from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 from hbd3lm.errors import UserError
 from hbd3lm.model.batch import Batch, Part, Piece, as_prediction, as_tokens, stack_rows
 from hbd3lm.model.layout import Document, Layout
-from hbd3lm.model.transformer import SHARED, Transformer
+from hbd3lm.model.transformer import SHARED, SharedPast, Transformer
 
 Rows = Sequence[Sequence[int]]
 """Which documents (by index) lie in each row of a batch."""
@@ -48,6 +48,14 @@ class Objective(Protocol):
     ) -> Batch:
         """Documents and their noise as a batch; ``rows`` None: one document a row."""
 
+    def assemble_draws(
+        self, documents: Sequence[Document], noises: Sequence[Sequence[Noise]]
+    ) -> Batch:
+        """One or more draws of the noise of each document; every draw is a document of the batch.
+
+        To be evaluated only: draws may share what is clean in them.
+        """
+
 
 def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[str] = ()) -> Tensor:
     """Weighted cross-entropy of every document and segment: float32 [documents, segments].
@@ -72,8 +80,11 @@ def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[st
             continue
         streams = [part.clean] if part.noisy is None else [part.clean, part.noisy]
         # Both streams looked up at once: each look-up has a gradient as large as the table.
-        x = net.embed(torch.cat([stream.ids for stream in streams], 1), part.module)
-        *x_0, x_t = x.split([stream.ids.shape[1] for stream in streams], 1)
+        x = net.embed(torch.cat([stream.ids.flatten() for stream in streams]), part.module)
+        *x_0, x_t = (
+            own.unflatten(0, stream.ids.shape)
+            for own, stream in zip(x.split([stream.ids.numel() for stream in streams]), streams)
+        )
         hidden = []
         if part.noisy is not None:
             ahead = None if part.ahead is None else part.ahead.select
@@ -82,7 +93,8 @@ def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[st
             )
             hidden += [] if first is None else [first]
         select = part.prediction.select
-        last, seen = net(part.predicting, past, part.module, select=select, embedded=x_t)
+        seeing = past if part.rows is None else SharedPast(past, part.rows)
+        last, seen = net(part.predicting, seeing, part.module, select=select, embedded=x_t)
         past = seen if part.noisy is None else past  # noisy tokens are nobody's past
         hidden.append(last)
         targets, weight, cell = select_predictions(part, n_segments)
@@ -172,6 +184,31 @@ class BlockDiffusion:
         self, documents: Sequence[Document], noises: Sequence[Noise], rows: Rows | None = None
     ) -> Batch:
         rows = [[i] for i in range(len(documents))] if rows is None else rows
+        return self._assemble(documents, noises, rows)
+
+    def assemble_draws(
+        self, documents: Sequence[Document], noises: Sequence[Sequence[Noise]]
+    ) -> Batch:
+        draws = [len(of_document) for of_document in noises]
+        repeated = [document for document, n in zip(documents, draws) for _ in range(n)]
+        flat = [noise for of_document in noises for noise in of_document]
+        if self.shift:  # what clean tokens predict depends on the draw
+            return self.assemble(repeated, flat)
+        rows = [[i] for i in range(len(flat))]
+        return self._assemble(repeated, flat, rows, np.repeat(np.arange(len(draws)), draws))
+
+    def _assemble(
+        self,
+        documents: Sequence[Document],
+        noises: Sequence[Noise],
+        rows: Rows,
+        clean_rows: np.ndarray | None = None,
+    ) -> Batch:
+        """``clean_rows``: the clean row that each row reads, if shared (``Part.rows``)."""
+        own, which = rows, None
+        if clean_rows is not None:
+            own = [rows[i] for i in np.unique(clean_rows, return_index=True)[1]]
+            which = torch.from_numpy(clean_rows)
         if self.modules == "shared":
             modules = [(SHARED, range(len(self.layout.segments)))]
         else:
@@ -182,15 +219,14 @@ class BlockDiffusion:
                 self._pieces(index, documents[index], noises[index], segments)
                 for index in range(len(documents))
             ]
-            clean = stack_rows([[pieces[i][0] for i in row] for row in rows])
+            clean = stack_rows([[pieces[i][0] for i in row] for row in own])
             noisy = stack_rows([[pieces[i][1] for i in row] for row in rows])
             ahead = as_prediction(clean) if self.shift else None
             if ahead is not None and not noisy["ids"].shape[1]:  # nothing but first tokens asked
                 parts.append(Part(module, as_tokens(clean), None, ahead))
                 continue
-            parts.append(
-                Part(module, as_tokens(clean), as_tokens(noisy), as_prediction(noisy), ahead)
-            )
+            asked = as_prediction(noisy)
+            parts.append(Part(module, as_tokens(clean), as_tokens(noisy), asked, ahead, which))
         return Batch(tuple(parts), count_real_tokens(documents, self.layout))
 
     def _pieces(
@@ -289,6 +325,12 @@ class Autoregressive:
         )
         part = Part(SHARED, as_tokens(stacked), None, as_prediction(stacked))
         return Batch((part,), count_real_tokens(documents, self.layout))
+
+    def assemble_draws(
+        self, documents: Sequence[Document], noises: Sequence[Sequence[Noise]]
+    ) -> Batch:
+        repeated = [d for d, of_document in zip(documents, noises) for _ in of_document]
+        return self.assemble(repeated, [noise for draws in noises for noise in draws])
 
     @staticmethod
     def _piece(index: int, document: Document, noise: Noise) -> Piece:

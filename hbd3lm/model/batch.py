@@ -88,6 +88,8 @@ class Part:
         prediction: what the tokens of ``noisy`` (else of ``clean``) predict.
         ahead: beside a noisy stream, what those of ``clean`` predict: under a shifted head, the
             first tokens of blocks; None: nothing.
+        rows: [rows of ``noisy``] which row of ``clean`` each of them reads, where several draws of
+            the noise share one clean copy of their document; None: row for row.
     """
 
     module: str
@@ -95,6 +97,7 @@ class Part:
     noisy: Tokens | None
     prediction: Prediction
     ahead: Prediction | None = None
+    rows: Tensor | None = None
 
     @property
     def predicting(self) -> Tokens:
@@ -114,6 +117,7 @@ class Part:
             None if self.noisy is None else self.noisy.to(device),
             self.prediction.to(device),
             None if self.ahead is None else self.ahead.to(device),
+            None if self.rows is None else self.rows.to(device, non_blocking=True),
         )
 
 

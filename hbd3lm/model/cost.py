@@ -21,7 +21,7 @@ from hbd3lm.model.batch import Batch, Prediction
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cross_entropy import keeps_logits
 from hbd3lm.model.layout import Layout
-from hbd3lm.model.mask import cat_tags, dense_mask
+from hbd3lm.model.mask import cat_tags, dense_mask, share_tags
 from hbd3lm.model.memory import BatchShape, activation_bytes
 from hbd3lm.model.transformer import SHARED
 
@@ -109,7 +109,10 @@ def shapes_of_batch(batch: Batch, read: bool = False) -> tuple[PartShape, ...]:
         streams = [part.clean] if part.noisy is None else [part.clean, part.noisy]
         pairs = []
         for stream in streams:
-            keys = stream.tags if past is None else cat_tags(past, stream.tags)
+            seen = past
+            if part.rows is not None and stream is part.noisy:
+                seen = share_tags(past, part.rows)
+            keys = stream.tags if seen is None else cat_tags(seen, stream.tags)
             if read:
                 pairs.append(int(dense_mask(stream.tags, keys).sum()))
             else:

@@ -83,3 +83,10 @@ def flex_mask_mod(query: Tags, key: Tags) -> Callable[[Tensor, Tensor, Tensor, T
 def cat_tags(first: Tags, second: Tags) -> Tags:
     """Tags of two stretches of tokens side by side: [N, L1] and [N, L2] to [N, L1 + L2]."""
     return Tags(*(torch.cat(pair, dim=-1) for pair in zip(first, second)))
+
+
+def share_tags(tags: Tags, rows: Tensor) -> Tags:
+    """Tags [C, L] of rows ``rows`` [C] of ``tags`` [N, L], row ``i`` of them as document ``i``."""
+    document, noisy, block = (tag[rows] for tag in tags)
+    own = torch.arange(len(rows), device=rows.device)[:, None]
+    return Tags(torch.where(document < 0, document, own), noisy, block)

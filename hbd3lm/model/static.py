@@ -152,6 +152,8 @@ def _fill(x: Tensor, rows: int, width: int, value: int = 0) -> Tensor:
     """[N, L] -> [rows, width]."""
     if x.shape[1] > width:
         raise ValueError(f"a row of {x.shape[1]} tokens does not fit into {width}")
+    if x.shape[0] > rows:
+        raise ValueError(f"{x.shape[0]} rows do not fit into {rows}")
     return F.pad(x, (0, width - x.shape[1], 0, rows - x.shape[0]), value=value)
 
 

@@ -28,7 +28,7 @@ from hbd3lm.model.attention import attend, build_mask, choose_backend
 from hbd3lm.model.batch import Tokens
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cross_entropy import linear_cross_entropy
-from hbd3lm.model.mask import Tags, cat_tags
+from hbd3lm.model.mask import Tags, cat_tags, share_tags
 from hbd3lm.model.norm import RMSNorm, make_norm
 
 SHARED = "shared"
@@ -36,7 +36,8 @@ SHARED = "shared"
 
 
 class Memory(Protocol):
-    """Keys and values of tokens computed before; ``Past`` here, ``KVCache`` when sampling."""
+    """Keys and values of tokens computed before: ``Past`` and ``SharedPast`` here, ``KVCache``
+    when sampling."""
 
     def join_tags(self, tags: Tags) -> Tags:
         """Tags [N, Lk] of all that this pass sees: the past and its own tokens."""
@@ -57,6 +58,20 @@ class Past(NamedTuple):
 
     def join(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
+
+
+class SharedPast(NamedTuple):
+    """A past that many rows read: row ``i`` sees row ``rows[i]`` of it, as document ``i``."""
+
+    past: Past
+    rows: Tensor
+
+    def join_tags(self, tags: Tags) -> Tags:
+        return cat_tags(share_tags(self.past.tags, self.rows), tags)
+
+    def join(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self.past.keys[layer][self.rows], self.past.values[layer][self.rows]
+        return torch.cat([keys, k], 2), torch.cat([values, v], 2)
 
 
 class AttentionObserver(Protocol):
@@ -312,7 +327,7 @@ class Transformer(nn.Module):
         return stack.norm(x), Past(tags, keys, values)
 
     def embed(self, ids: Tensor, module: str = SHARED) -> Tensor:
-        """[N, L] -> [N, L, D]."""
+        """[...] -> [..., D]."""
         return self.stacks[module].embedding(ids)
 
     def cross_entropy(self, hidden: Tensor, targets: Tensor, module: str = SHARED) -> Tensor:

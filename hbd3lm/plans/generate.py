@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,9 +29,9 @@ from hbd3lm.plans.manifest import (
     write_manifest,
 )
 from hbd3lm.plans.planner import Planner
+from hbd3lm.progress import Progress
 
 Writer = Planner | Engine
-_REPORT_SECONDS = 60.0  # between two lines of progress in a log
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:
@@ -199,21 +198,15 @@ def _fill(
             answers = ask_for_plans(writer, recipe, left, journal.attempts, batch_size)
         else:
             answers = _plan_batches(left, writer, batch_size)
-        bar = stack.enter_context(_progress(progress))
-        task = bar.add_task(
-            f"planning ({writer.name})", total=len(problems), completed=len(problems) - len(left)
+        before = len(problems) - len(left)
+        count = stack.enter_context(
+            Progress(f"planning ({writer.name})", len(problems), "problems", before, progress, say)
         )
         by_id = {problem.id: problem for problem in left}
-        done, reported = len(problems) - len(left), time.monotonic()
         for attempt in answers:
             with _writing(output):
                 journal.add(attempt)
-            if is_done(by_id[attempt.id]):
-                done += 1
-                bar.update(task, completed=done)
-            if not progress and time.monotonic() - reported > _REPORT_SECONDS:
-                say(f"{done} of {len(problems)} problems planned")
-                reported = time.monotonic()
+            count.advance(int(is_done(by_id[attempt.id])))
 
 
 def _plan_batches(
@@ -268,23 +261,3 @@ def _write(
     write_manifest(output, manifest)
     journal.path.unlink()
     return examples
-
-
-def _progress(show: bool):
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not show,
-    )

@@ -33,6 +33,22 @@ def test_it_is_the_segments_part_of_the_whole_likelihood(modules):
     assert (got[:, 0] == 0).all()
 
 
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+def test_its_draws_share_clean_tokens_and_a_module_without_noise_has_none_to_run(modules):
+    net, objective = toy_net(modules=modules), BlockDiffusion(LAYOUT, MASK, modules)
+    only, documents = SegmentOnly(objective, 1), random_documents(LAYOUT, 3)
+    rng = np.random.default_rng(0)
+    noises = [only.evaluation_noise(d, 2, rng) for d in documents]
+    shared = only.assemble_draws(documents, noises)
+    alone = only.assemble(
+        [d for d in documents for _ in range(2)], [noise for draws in noises for noise in draws]
+    )
+    with torch.no_grad():
+        got, expected = (negative_log_likelihood(net, batch) for batch in (shared, alone))
+    torch.testing.assert_close(got, expected)
+    assert (expected[:, 1] > 0).all()
+
+
 def test_the_exact_likelihood_of_a_next_token_model():
     layout = plan_execution_layout(8, 8, 8, 1, 1)
     net, objective = toy_net(), Autoregressive(layout)

@@ -291,6 +291,39 @@ def test_a_shifted_loss_is_the_same_by_block_and_in_packed_rows(modules):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"modules": "separate"},
+        {"causal_context": True},
+        {"modules": "separate", "shift": True, "causal_context": True},
+    ],
+    ids=str,
+)
+def test_draws_that_share_their_clean_tokens_cost_what_they_do_alone(fields):
+    layout = plan_execution_layout(8, 8, 12, 4, 2)
+    net, objective = toy_net(**fields), BlockDiffusion(layout, MASK, **fields)
+    documents = random_documents(layout, 3, seed=1)
+    counts, rng = [3, 1, 4], np.random.default_rng(2)
+    noises = [objective.evaluation_noise(d, n, rng) for d, n in zip(documents, counts)]
+    shared = objective.assemble_draws(documents, noises)
+    alone = objective.assemble(
+        [d for d, n in zip(documents, counts) for _ in range(n)],
+        [noise for draws in noises for noise in draws],
+    )
+    expected = negative_log_likelihood(net, alone)
+    torch.testing.assert_close(negative_log_likelihood(net, shared), expected)
+    assert torch.equal(shared.real_tokens, alone.real_tokens)
+    for got, wanted in zip(block_losses(net, shared), block_losses(net, alone)):
+        torch.testing.assert_close(got, wanted)
+    for part in shared.parts:
+        # A shifted head's clean tokens predict, and what depends on the draw.
+        assert len(part.clean.ids) == (8 if objective.shift else 3)
+        assert len(part.noisy.ids) == 8
+
+
+@torch.no_grad()
 def test_autoregressive_likelihood_is_the_causal_nll_of_plan_and_execution():
     layout = plan_execution_layout(8, 8, 8, 1, 1)
     net = toy_net()

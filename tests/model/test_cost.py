@@ -133,6 +133,22 @@ def test_operations_of_a_step_are_those_torch_counts(fields, kept, monkeypatch):
     assert (expected.total > 2 * found) is not kept
 
 
+@pytest.mark.parametrize("modules", ["shared", "separate"])
+def test_operations_of_draws_that_share_clean_tokens_are_those_torch_counts(modules):
+    net, rng = toy_net(modules=modules), np.random.default_rng(0)
+    documents, objective = random_documents(LAYOUT, 2), BlockDiffusion(LAYOUT, MASK, modules)
+    noises = [objective.evaluation_noise(document, 3, rng) for document in documents]
+    batch = objective.assemble_draws(documents, noises)
+    found = counted(lambda: negative_log_likelihood(net, batch))
+    assert forward_operations(net.config, shapes_of_batch(batch)).total == found
+    alone = [[objective.assemble([d], [n]) for n in ns] for d, ns in zip(documents, noises)]
+    for i, part in enumerate(shapes_of_batch(batch, read=True)):
+        # Padding reads padding, in rows of their own there is none.
+        padding = int(batch.parts[i].noisy.is_padding.sum(1).square().sum())
+        pairs = [shapes_of_batch(b, read=True)[i].noisy_pairs for draws in alone for b in draws]
+        assert part.noisy_pairs - padding == sum(pairs)
+
+
 def test_operations_of_next_token_training_are_those_torch_counts():
     net, layout = toy_net(), plan_execution_layout(8, 8, 12, 1, 1)
     documents = random_documents(layout, 4, seed=2)
