@@ -1,4 +1,4 @@
-"""Memory on the CPU: keep what tensors free, in large pages, and few kernels."""
+"""Memory on the CPU: keep what tensors free, in large pages, but not too much of it."""
 
 from __future__ import annotations
 
@@ -31,3 +31,65 @@ def keep_freed_memory() -> bool:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, _LARGEST))
+
+
+class _MallInfo(ctypes.Structure):
+    """glibc's ``struct mallinfo2``."""
+
+    _fields_ = [
+        ("arena", ctypes.c_size_t),
+        ("ordblks", ctypes.c_size_t),
+        ("smblks", ctypes.c_size_t),
+        ("hblks", ctypes.c_size_t),
+        ("hblkhd", ctypes.c_size_t),  # in use, fetched from the kernel one by one
+        ("usmblks", ctypes.c_size_t),
+        ("fsmblks", ctypes.c_size_t),
+        ("uordblks", ctypes.c_size_t),  # in use, of the heap
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    ]
+
+
+class HeldMemory:
+    """Returns free memory to the system when much more is held than steps have in use.
+
+    The steps of bucketed training differ in size, and what stays between them (kernels of new
+    shapes, records of the run) comes to lie between their tensors: freed memory is broken up, the
+    next larger step takes new one, and what a process holds grows for hundreds of steps.
+    Returning it costs the time to fetch it again, about a second for 4 GiB.
+    """
+
+    SHARE = 2.0
+    """So many times what was ever in use may be held,"""
+    ALLOWANCE = 2**30
+    """and so many bytes more: programs and libraries, and what is not worth the time."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None)
+        self._libc.mallinfo2.restype = _MallInfo
+        self._in_use = 0
+
+    @staticmethod
+    def is_known() -> bool:
+        """Does this machine tell? On Linux, glibc 2.33 and later do."""
+        return hasattr(ctypes.CDLL(None), "mallinfo2") and os.path.exists("/proc/self/statm")
+
+    def note(self) -> None:
+        """To be called where most is in use."""
+        info = self._libc.mallinfo2()
+        self._in_use = max(self._in_use, info.uordblks + info.hblkhd)
+
+    def release(self) -> bool:
+        """Return what is free, if too much is held; whether that was so.
+
+        To be called where least is in use.
+        """
+        if self.held() <= self.SHARE * self._in_use + self.ALLOWANCE:
+            return False
+        return bool(self._libc.malloc_trim(0))
+
+    @staticmethod
+    def held() -> int:
+        """Resident bytes of this process."""
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

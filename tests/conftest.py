@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+os.environ.pop("COLUMNS", None)  # which pytest-xdist sets: tables have the width of a pipe
 
 
 @pytest.fixture(scope="session")

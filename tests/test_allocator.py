@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from hbd3lm.allocator import HeldMemory
+
 MEASURE = """
 import resource, sys
 from hbd3lm.allocator import keep_freed_memory
@@ -50,3 +52,29 @@ def page_faults(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_kept_memory_is_not_fetched_from_the_kernel_again():
     assert page_faults("keep") * 10 < page_faults("default")
+
+
+RELEASE = """
+from hbd3lm.allocator import HeldMemory, keep_freed_memory
+keep_freed_memory()
+import torch
+memory = HeldMemory()
+HeldMemory.ALLOWANCE = memory.held()  # of this process, whatever is loaded
+first = torch.ones(50 << 20)  # 200 MB
+memory.note()
+assert not memory.release()
+pieces = [torch.ones(5 << 20) for _ in range(30)]  # 600 MB, and more than once that in use
+pins = [bytearray(4096) for _ in range(100)]
+del pieces
+before = memory.held()
+assert memory.release(), before
+after = memory.held()
+assert after < before - (500 << 20), (before, after)
+assert not memory.release()
+assert float(first.sum()) == 50 << 20
+"""
+
+
+@pytest.mark.skipif(not HeldMemory.is_known(), reason="what is held is told by glibc 2.33")
+def test_what_is_held_beyond_twice_of_what_was_in_use_is_returned():
+    subprocess.run([sys.executable, "-c", RELEASE], check=True)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hbd3lm.commands.console import make_console
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.errors import printable, some_of
 from hbd3lm.plans.compare import Comparison, PlanSet
@@ -28,7 +29,6 @@ from hbd3lm.plans.semantics import Semantics
 from hbd3lm.report.plan_page import difference_cells
 from hbd3lm.report.values import number, percent
 
-_PIPED_WIDTH = 100  # columns, where no terminal says how many it has
 _PRINTED = 4_000  # characters printed of one text; the page shows all of it
 
 
@@ -44,9 +44,7 @@ def print_analysis(
         other: a second set, its comparison with the first, and its file.
         args: of the command: ``data_path``, ``num_samples``, ``seed``.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPED_WIDTH
+    console = make_console()
     # Rendered in full first: a reader that hangs up ("| head") then cuts a single write short.
     with console.capture() as capture:
         _print_report(console, plans, other, args)

@@ -38,8 +38,9 @@ def examine(cfg: DictConfig) -> int:
     Raises:
         UserError: settings or files that no run could start with.
     """
-    from rich.console import Console
     from rich.table import Table
+
+    from hbd3lm.commands.console import make_console
 
     findings = find(cfg)
     table = Table("check", "", "found", title="hbd3lm doctor", show_lines=True)
@@ -47,7 +48,7 @@ def examine(cfg: DictConfig) -> int:
         color = {OK: "green", WARN: "yellow", FAIL: "red"}[finding.status]
         detail = finding.detail + (f"\n-> {finding.remedy}" if finding.remedy else "")
         table.add_row(finding.check, f"[{color}]{finding.status}", detail.replace("[", r"\["))
-    Console().print(table)
+    make_console().print(table)
     counts = Counter(finding.status for finding in findings)
     print(", ".join(f"{counts[status]} {status}" for status in (OK, WARN, FAIL)))
     return 1 if counts[FAIL] else 0

@@ -232,20 +232,20 @@ def counted(names: Sequence[str]) -> str:
 
 def check_memory(needs) -> Finding:
     """Does the estimate for the largest batch fit into this machine?"""
-    from hbd3lm.commands.memory_advice import FILL, device_memory, training_remedy
+    from hbd3lm.commands.memory_advice import FILL, HELD, device_memory, training_remedy
     from hbd3lm.model.memory import gib
 
-    available = device_memory(needs.options["device"])
-    estimate = needs.estimate()
-    detail = (
-        f"largest batch, {needs.shape.rows} problems: {estimate}; this machine's "
-        f"{needs.options['device']} has {gib(available)}"
-    )
-    if estimate.total > available:
-        return Finding("memory", FAIL, detail, training_remedy(needs, available).partition("; ")[2])
-    if estimate.total > FILL * available:
-        return Finding("memory", WARN, detail, training_remedy(needs, available).partition("; ")[2])
-    return Finding("memory", OK, detail)
+    device = needs.options["device"]
+    available, estimate = device_memory(device), needs.estimate()
+    held = HELD[device] * estimate.total
+    detail = f"largest batch, {needs.shape.rows} problems: {estimate}"
+    if held > estimate.total:
+        detail += f"; a long run may come to hold {gib(held)}"
+    detail += f"; this machine's {device} has {gib(available)}"
+    if held <= FILL * available:
+        return Finding("memory", OK, detail)
+    status = FAIL if estimate.total > available else WARN
+    return Finding("memory", status, detail, training_remedy(needs, available).partition("; ")[2])
 
 
 def steps_did_not_fit(needs, error: BaseException) -> Finding:

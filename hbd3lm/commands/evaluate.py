@@ -53,8 +53,9 @@ def ppl_eval(cfg: DictConfig) -> None:
 
 
 def _print_perplexities(result: dict) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from hbd3lm.commands.console import make_console
 
     table = Table(
         "", "of", "nats/token", "perplexity", "95 % interval", "draws", "tokens",
@@ -70,7 +71,7 @@ def _print_perplexities(result: dict) -> None:
             _share(part["perplexity_noise_high"], part["perplexity"]),
             f"{part['tokens']:,}",
         )
-    Console().print(table)
+    make_console().print(table)
     if "precision" in result:
         reached = "within" if result["precision_reached"] else "NOT yet within"
         remedy = "" if result["precision_reached"] else "; raise eval.max_samples"
@@ -148,8 +149,9 @@ def _write_trajectories(
 
 
 def _print_scores(result: dict) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from hbd3lm.commands.console import make_console
 
     table = Table(
         "metric", "value", title=f"sample_eval, {result['mode']}, {result['problem_set']}"
@@ -169,7 +171,7 @@ def _print_scores(result: dict) -> None:
             table.add_row(label, f"{category['share']:.1%}")
     for name, value in result["speed"].items():
         table.add_row(name.replace("_", " "), f"{value:,.2f}")
-    Console().print(table)
+    make_console().print(table)
 
 
 def sample(cfg: DictConfig) -> None:

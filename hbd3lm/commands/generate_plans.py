@@ -371,13 +371,13 @@ def print_summary(output: Path, manifest: dict[str, Any], sources: dict[str, int
 
 def _print_repair(report: dict[str, Any], manifest: dict[str, Any], failed: list[str]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from hbd3lm.commands.console import make_console
     from hbd3lm.plans.judge import FAULTS
     from hbd3lm.plans.quality import CATEGORIES, EMPTY_PLAN
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console = make_console()
     table = Table("plans", box=box.SIMPLE_HEAD)
     table.add_column("first attempt", justify="right")
     table.add_column("after repair", justify="right")

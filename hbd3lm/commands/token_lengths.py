@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from hbd3lm.data.records import HierarchicalExample
     from hbd3lm.data.tokenizer import ProblemTokenizer
 
-_PIPED_WIDTH = 100  # columns, where no terminal says how many it has
 _IDS_SHOWN = 8
 
 
@@ -141,10 +140,11 @@ def _print_table(
     count: int,
     tokenizer: ProblemTokenizer,
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
+    from hbd3lm.commands.console import make_console
+
+    console = make_console()
     columns = Table(
         title=f"Token lengths: {count:,} examples, tokenizer {tokenizer.name} "
         f"({tokenizer.vocab_size:,} ids)"

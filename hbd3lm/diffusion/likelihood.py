@@ -20,7 +20,7 @@ EvaluationBatch = tuple[Batch, list[int], list[float]]
 
 
 class EvaluationBatches(torch.utils.data.Dataset):
-    """Every (document, draw of the noise) once, shortest first.
+    """Every (document, draw of the noise) once, longest first: what needs most memory and time.
 
     The noise of document ``i`` is a function of (seed, i): the same whatever the batch size,
     the process count or the other documents.
@@ -42,7 +42,7 @@ class EvaluationBatches(torch.utils.data.Dataset):
         self.documents, self.objective = documents, objective
         self.samples, self.seed, self.turn = samples, seed, turn
         draws = len(self._noise(0))
-        order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
+        order = sorted(range(len(documents)), key=lambda i: -len(documents[i]))
         self.share = 1 / draws
         self.cells = [(i, draw) for i in order for draw in range(draws)]
         self.batch_size = batch_size

@@ -1,4 +1,4 @@
-"""Callbacks of a training run: the weight average, progress without a terminal."""
+"""Callbacks of a training run: the weight average, held memory, progress without a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+
+from hbd3lm.allocator import HeldMemory
 
 
 class WarmEMA(WeightAveraging):
@@ -27,6 +29,19 @@ class WarmEMA(WeightAveraging):
             torch._foreach_lerp_(averages, currents, rate)
 
         super().__init__(multi_avg_fn=average)
+
+
+class BoundMemory(L.Callback):
+    """On the CPU: memory that steps have freed goes back to the system where it is too much."""
+
+    def __init__(self) -> None:
+        self._memory = HeldMemory()
+
+    def on_before_backward(self, trainer, pl_module, loss: Tensor) -> None:
+        self._memory.note()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        self._memory.release()
 
 
 class PrintProgress(L.Callback):

@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from hbd3lm.allocator import HeldMemory
 from hbd3lm.data.tokenizer import SPECIAL_TOKENS
 from hbd3lm.diffusion.objective import Objective
 from hbd3lm.errors import UserError
@@ -31,7 +32,7 @@ from hbd3lm.model.checkpoint import ModelCard
 from hbd3lm.model.layout import Document
 from hbd3lm.model.precision import resolve_precision
 from hbd3lm.model.transformer import Transformer
-from hbd3lm.train.callbacks import PrintProgress, WarmEMA
+from hbd3lm.train.callbacks import BoundMemory, PrintProgress, WarmEMA
 from hbd3lm.train.checkpoints import (
     BestCheckpoint,
     CheckpointNotWrittenError,
@@ -332,6 +333,8 @@ def _make_trainer(
     if config.ema_decay:
         average = ShardedEMA if sharded else WarmEMA
         callbacks = [*callbacks, average(config.ema_decay)]
+    if HeldMemory.is_known():
+        callbacks += [BoundMemory()]
     # A bar redraws itself; in a file every redrawing is another line.
     bar = where.progress_bar and sys.stdout.isatty()
     callbacks += [TQDMProgressBar(refresh_rate=config.log_every) if bar else PrintProgress()]

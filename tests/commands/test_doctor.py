@@ -16,13 +16,16 @@ from hbd3lm.commands import doctor, doctor_checks, memory_advice, run
 from hbd3lm.commands.compose import CONFIGS
 from hbd3lm.commands.doctor_checks import FAIL, OK, WARN
 from hbd3lm.commands.doctor_trial import Trial, judge_gradients
+from hbd3lm.commands.memory_advice import TrainingNeeds
 from hbd3lm.data.records import HierarchicalExample, write_examples
 from hbd3lm.data.synthetic import generate_problems
 from hbd3lm.data.tokenizer import load_tokenizer
 from hbd3lm.diffusion import objective as objective_module
 from hbd3lm.errors import UserError
 from hbd3lm.model import mask as mask_module
+from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import plan_execution_layout
+from hbd3lm.model.memory import BatchShape
 from hbd3lm.train.config import TrainerConfig, TrainingConfig
 
 LAYOUT = plan_execution_layout(64, 32, 64, 4, 4)
@@ -155,6 +158,19 @@ def test_a_machine_too_small_is_told_before_a_step_is_tried(settings, monkeypatc
         "BATCH_SIZE=" in found["memory"].remedy and "this machine's cpu" in found["memory"].detail
     )
     assert "time" not in found
+
+
+def test_a_machine_that_a_long_run_may_fill_is_warned_about(monkeypatch):
+    needs = TrainingNeeds(
+        ModelConfig(4101, 256, 8, 8), BatchShape(32, 496, 384, 6144), 512, 384, {"device": "cpu"}
+    )
+    total = needs.estimate().total
+    found = {}
+    for times in (0.9, 1.5, 2.5):
+        monkeypatch.setattr(memory_advice, "device_memory", lambda device, n=times: int(n * total))
+        found[times] = doctor_checks.check_memory(needs)
+    assert [finding.status for finding in found.values()] == [FAIL, WARN, OK]
+    assert "a long run may come to hold" in found[1.5].detail and "BATCH_SIZE=" in found[1.5].remedy
 
 
 def test_a_step_that_runs_out_of_memory_is_told_with_the_remedy(settings, monkeypatch):

@@ -19,6 +19,7 @@ from hbd3lm.errors import UserError
 from hbd3lm.model.checkpoint import ModelCard, load_network, read_checkpoint
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import build_document, plan_execution_layout
+from hbd3lm.model.static import ROUND, count_tokens
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.report.loss_figure import read_metrics
 from hbd3lm.sample.strategies import SamplingConfig
@@ -323,6 +324,22 @@ def test_two_processes_see_the_documents_and_noise_of_one_with_the_doubled_batch
         parts = [rank[step] for rank in ranks]
         assert flatten(parts[0]) + flatten(parts[1]) == flatten(single[step])
         assert parts[0].denominator == parts[1].denominator == single[step].denominator
+
+
+def test_bucketed_batches_come_in_few_shapes():
+    layout = plan_execution_layout(40, 40, 60, 4, 4)
+    documents = random_documents(layout, 200)
+    batches = TrainingBatches(
+        documents, BlockDiffusion(layout, MASK), TrainingConfig(batch_size=4, max_steps=40), 0
+    )
+    shapes = set()
+    for step in range(40):
+        batch = batches[step].batch
+        streams = (batch.parts[0].clean, batch.parts[0].noisy)
+        shapes.add(tuple(stream.ids.shape[1] for stream in streams))
+        assert all(size % ROUND == 0 for size in count_tokens(batch))
+        assert len(batch.parts[0].prediction.select) % 32 == 0
+    assert 1 < len(shapes) < 30
 
 
 def test_packed_rows_take_the_same_steps_as_one_document_a_row(tmp_path, monkeypatch):

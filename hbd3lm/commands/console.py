@@ -1,0 +1,17 @@
+"""Where tables are printed."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+PIPED_WIDTH = 100  # columns, where no terminal says how many it has
+
+
+def make_console() -> Console:
+    """rich's console, wide enough for our tables in a file or a pipe as well."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
