@@ -232,16 +232,26 @@ def counted(names: Sequence[str]) -> str:
 
 def check_memory(needs) -> Finding:
     """Does the estimate for the largest batch fit into this machine?"""
-    from hbd3lm.commands.memory_advice import FILL, HELD, device_memory, training_remedy
+    from hbd3lm.commands.memory_advice import (
+        FILL,
+        HELD,
+        device_memory,
+        free_memory,
+        training_remedy,
+    )
     from hbd3lm.model.memory import gib
 
     device = needs.options["device"]
-    available, estimate = device_memory(device), needs.estimate()
+    available, free, estimate = device_memory(device), free_memory(device), needs.estimate()
     held = HELD[device] * estimate.total
     detail = f"largest batch, {needs.shape.rows} problems: {estimate}"
     if held > estimate.total:
         detail += f"; a long run may come to hold {gib(held)}"
     detail += f"; this machine's {device} has {gib(available)}"
+    if free < estimate.total <= available:
+        # Trying it would have the kernel end this program, or another.
+        detail += f", of which {gib(free)} are free now"
+        return Finding("memory", FAIL, detail, "end the other programs, or wait for them")
     if held <= FILL * available:
         return Finding("memory", OK, detail)
     status = FAIL if estimate.total > available else WARN

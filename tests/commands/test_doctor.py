@@ -167,10 +167,19 @@ def test_a_machine_that_a_long_run_may_fill_is_warned_about(monkeypatch):
     total = needs.estimate().total
     found = {}
     for times in (0.9, 1.5, 2.5):
-        monkeypatch.setattr(memory_advice, "device_memory", lambda device, n=times: int(n * total))
+        for name in ("device_memory", "free_memory"):
+            monkeypatch.setattr(memory_advice, name, lambda device, n=times: int(n * total))
         found[times] = doctor_checks.check_memory(needs)
     assert [finding.status for finding in found.values()] == [FAIL, WARN, OK]
     assert "a long run may come to hold" in found[1.5].detail and "BATCH_SIZE=" in found[1.5].remedy
+    # Enough for it, were it not for others.
+    monkeypatch.setattr(memory_advice, "free_memory", lambda device: int(0.5 * total))
+    used = doctor_checks.check_memory(needs)
+    assert used.status == FAIL and "free now" in used.detail and "other programs" in used.remedy
+
+
+def test_free_memory_is_part_of_the_devices():
+    assert 0 < memory_advice.free_memory("cpu") <= memory_advice.device_memory("cpu")
 
 
 def test_a_step_that_runs_out_of_memory_is_told_with_the_remedy(settings, monkeypatch):
