@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 _LARGEST = 2**31 - 1
@@ -72,7 +73,7 @@ class HeldMemory:
     @staticmethod
     def is_known() -> bool:
         """Does this machine tell? On Linux, glibc 2.33 and later do."""
-        return hasattr(ctypes.CDLL(None), "mallinfo2") and os.path.exists("/proc/self/statm")
+        return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallinfo2")
 
     def note(self) -> None:
         """To be called where most is in use."""
