@@ -193,8 +193,9 @@ class CleanCopyEach:
         self.evaluation_noise, self._assemble = objective.evaluation_noise, objective.assemble
 
     def assemble_draws(self, documents, noises):
-        repeated = [d for d, draws in zip(documents, noises) for _ in draws]
-        return self._assemble(repeated, [noise for draws in noises for noise in draws])
+        from hbd3lm.diffusion.objective import repeat_documents
+
+        return self._assemble(*repeat_documents(documents, noises))
 
 
 def compare_sharing(net, objective, documents, draws: int, batch_size: int) -> None:

@@ -27,7 +27,6 @@ class Progress(contextlib.AbstractContextManager):
         done: of them done before.
         bar: draw a bar, or else write lines; None: a bar if stderr is a terminal.
         say: writes a line.
-        seconds: between two lines.
     """
 
     def __init__(
@@ -38,10 +37,9 @@ class Progress(contextlib.AbstractContextManager):
         done: int = 0,
         bar: bool | None = None,
         say: Callable[[str], None] = _say,
-        seconds: float = SECONDS,
     ) -> None:
         self.what, self.total, self.units, self.done = what, total, units, done
-        self._say, self._seconds = say, seconds
+        self._say = say
         self._before, self._started = done, time.monotonic()
         self._said = self._started
         self._bar = None
@@ -65,7 +63,7 @@ class Progress(contextlib.AbstractContextManager):
             self._bar.update(self._task, completed=self.done)
             return
         now = time.monotonic()
-        if now - self._said >= self._seconds and self.done < self.total:
+        if now - self._said >= SECONDS and self.done < self.total:
             self._said = now
             self._say(f"{self.what}: {self.done} of {self.total} {self.units}{self._left(now)}")
 

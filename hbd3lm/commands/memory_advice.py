@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from hbd3lm.allocator import HeldMemory
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ LENGTHS = (384, 256, 192, 128)
 """Values of total_len that are proposed."""
 FILL = 0.9
 """Share of a device's memory that an estimate may fill."""
-HELD = {"cpu": 2.0, "cuda": 1.0}
-"""What a long run comes to hold, as a multiple of the estimate. On the CPU the C library's heap is
-broken up by what stays between the tensors of steps of different sizes: 1.9 times, measured."""
+HELD = {"cpu": HeldMemory.SHARE, "cuda": 1.0}
+"""What a long run comes to hold, as a multiple of the estimate."""
 
 
 @dataclass(frozen=True)

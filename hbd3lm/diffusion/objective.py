@@ -57,6 +57,14 @@ class Objective(Protocol):
         """
 
 
+def repeat_documents(
+    documents: Sequence[Document], noises: Sequence[Sequence[Noise]]
+) -> tuple[list[Document], list[Noise]]:
+    """Each draw of the noise beside its document: what :meth:`Objective.assemble` takes."""
+    pairs = [(document, noise) for document, draws in zip(documents, noises) for noise in draws]
+    return [document for document, _ in pairs], [noise for _, noise in pairs]
+
+
 def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[str] = ()) -> Tensor:
     """Weighted cross-entropy of every document and segment: float32 [documents, segments].
 
@@ -189,13 +197,12 @@ class BlockDiffusion:
     def assemble_draws(
         self, documents: Sequence[Document], noises: Sequence[Sequence[Noise]]
     ) -> Batch:
-        draws = [len(of_document) for of_document in noises]
-        repeated = [document for document, n in zip(documents, draws) for _ in range(n)]
-        flat = [noise for of_document in noises for noise in of_document]
+        repeated, flat = repeat_documents(documents, noises)
         if self.shift:  # what clean tokens predict depends on the draw
             return self.assemble(repeated, flat)
         rows = [[i] for i in range(len(flat))]
-        return self._assemble(repeated, flat, rows, np.repeat(np.arange(len(draws)), draws))
+        counts = [len(draws) for draws in noises]
+        return self._assemble(repeated, flat, rows, np.repeat(np.arange(len(counts)), counts))
 
     def _assemble(
         self,
@@ -329,8 +336,7 @@ class Autoregressive:
     def assemble_draws(
         self, documents: Sequence[Document], noises: Sequence[Sequence[Noise]]
     ) -> Batch:
-        repeated = [d for d, of_document in zip(documents, noises) for _ in of_document]
-        return self.assemble(repeated, [noise for draws in noises for noise in draws])
+        return self.assemble(*repeat_documents(documents, noises))
 
     @staticmethod
     def _piece(index: int, document: Document, noise: Noise) -> Piece:

@@ -103,8 +103,10 @@ def fill_up(batch: Batch, capacity: Capacity, tiles: bool = False) -> Batch:
         tiles: work out the tiles of FlexAttention's mask.
 
     Raises:
-        ValueError: a row is longer than the capacity.
+        ValueError: a row is longer than the capacity, or rows share their clean tokens.
     """
+    if any(part.rows is not None for part in batch.parts):
+        raise ValueError("draws that share clean tokens are for evaluation, which fills nothing up")
     rows = max(capacity.rows, batch.parts[0].clean.ids.shape[0])
     parts, past = [], None
     for part, room in zip(batch.parts, capacity.parts, strict=True):
@@ -152,8 +154,6 @@ def _fill(x: Tensor, rows: int, width: int, value: int = 0) -> Tensor:
     """[N, L] -> [rows, width]."""
     if x.shape[1] > width:
         raise ValueError(f"a row of {x.shape[1]} tokens does not fit into {width}")
-    if x.shape[0] > rows:
-        raise ValueError(f"{x.shape[0]} rows do not fit into {rows}")
     return F.pad(x, (0, width - x.shape[1], 0, rows - x.shape[0]), value=value)
 
 

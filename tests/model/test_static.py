@@ -171,6 +171,15 @@ def test_batches_rounded_up_have_the_same_losses_and_few_shapes(objective):
     assert len(shapes) <= 6
 
 
+def test_draws_that_share_clean_tokens_are_not_filled_up():
+    """It would lose which clean row each of them reads."""
+    objective = BlockDiffusion(plan_execution_layout(8, 8, 8, 4, 4), MASK)
+    documents = random_documents(objective.layout, 2)
+    noises = [objective.evaluation_noise(d, 3, np.random.default_rng(0)) for d in documents]
+    with pytest.raises(ValueError, match="share clean tokens"):
+        round_up(objective.assemble_draws(documents, noises))
+
+
 def test_predictions_are_rounded_by_a_sixteenth_at_most():
     for n in range(1, 5000):
         rounded = static._round_predictions(n)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from hbd3lm.allocator import HeldMemory
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
 from hbd3lm.diffusion.schedule import LogLinearSchedule, SearchedSchedule
 from hbd3lm.errors import UserError
@@ -340,6 +341,15 @@ def test_bucketed_batches_come_in_few_shapes():
         assert all(size % ROUND == 0 for size in count_tokens(batch))
         assert len(batch.parts[0].prediction.select) % 32 == 0
     assert 1 < len(shapes) < 30
+
+
+@pytest.mark.skipif(not HeldMemory.is_known(), reason="what is held is told by glibc 2.33")
+def test_held_memory_is_noted_in_every_step_and_looked_at_after_it(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(HeldMemory, "note", lambda memory: calls.append("note"))
+    monkeypatch.setattr(HeldMemory, "release", lambda memory: calls.append("release"))
+    run(tmp_path, max_steps=3)
+    assert calls == ["note", "release"] * 3
 
 
 def test_packed_rows_take_the_same_steps_as_one_document_a_row(tmp_path, monkeypatch):
