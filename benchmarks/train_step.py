@@ -93,6 +93,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--repeats", type=int, default=3, help="turns of each variant")
     add("--threads", type=int, help="of torch (default: torch's choice)")
+    add(
+        "--apart",
+        action="store_true",
+        help="one variant after another, for batches that do not fit the machine side by side",
+    )
     add("--quick", action="store_true", help="a toy size, to see that everything runs")
     return parser
 
@@ -373,17 +378,31 @@ class Worker:
         return self.receive()
 
 
-def run(settings: Settings, variants: list[Variant], repeats: int) -> None:
-    """Measure and print. The second variant is what the others are compared with."""
-    print(f"{settings.model}, vocabulary {settings.vocab}, {settings.precision}")
-    print(Worker(settings, None).receive())
+def measure(
+    settings: Settings, variants: list[Variant], repeats: int
+) -> tuple[list[tuple], list[list[float]], list[tuple[int, int]]]:
+    """What was ready, seconds a step ``[turn][variant]``, and bytes, of variants taking turns."""
     workers = [Worker(settings, variant) for variant in variants]
     ready = [worker.receive() for worker in workers]
-    print(ready[0][0])
     for worker in workers:
         worker.ask("turn")  # warm-up
     turns = [[worker.ask("turn") for worker in workers] for _ in range(repeats)]
     memory = [worker.ask("end") for worker in workers]
+    for worker in workers:
+        worker.process.join()  # what it holds is free for the next
+    return ready, turns, memory
+
+
+def run(settings: Settings, variants: list[Variant], repeats: int, apart: bool = False) -> None:
+    """Measure and print. The second variant is what the others are compared with."""
+    print(f"{settings.model}, vocabulary {settings.vocab}, {settings.precision}")
+    print(Worker(settings, None).receive())
+    ready, memory, turns = [], [], [[] for _ in range(repeats)]
+    for group in [[variant] for variant in variants] if apart else [variants]:
+        about, seconds, held = measure(settings, group, repeats)
+        ready, memory = ready + about, memory + held
+        turns = [row + more for row, more in zip(turns, seconds)]
+    print(ready[0][0])
 
     def rate(turn: list[float], i: int) -> float:
         return variants[i].batch_size / turn[i]
@@ -465,7 +484,7 @@ def main(argv: list[str] | None = None) -> int:
         short=args.quick,
         planner=args.planner,
     )
-    run(settings, variants, 1 if args.quick else args.repeats)
+    run(settings, variants, 1 if args.quick else args.repeats, args.apart)
     import torch
 
     if torch.cuda.is_available() and not args.quick:

@@ -69,11 +69,17 @@ class Progress(contextlib.AbstractContextManager):
 
     def _left(self, now: float) -> str:
         """How long the rest takes at the pace so far."""
-        counted = self.done - self._before
-        if not counted:
-            return ""
-        minutes = (now - self._started) / counted * (self.total - self.done) / 60
-        return f", about {max(1, round(minutes))} min left"
+        return time_left(now - self._started, self.done - self._before, self.total - self.done)
+
+
+def time_left(seconds: float, done: int, left: int) -> str:
+    """``", about 3 min left"``: what ``left`` units take if ``done`` took ``seconds``.
+
+    Empty where nothing has been done, or nothing is left.
+    """
+    if not done or not left:
+        return ""
+    return f", about {max(1, round(seconds / done * left / 60))} min left"
 
 
 def track(items: Sequence[T], what: str, units: str) -> Iterator[T]:

@@ -143,9 +143,11 @@ def test_model_sizes_are_those_of_the_configuration(name):
     assert {key: config[key] for key in train_step.SIZES[name]} == train_step.SIZES[name]
 
 
-def test_the_training_benchmark_prints_its_table(capsys, monkeypatch):
+@pytest.mark.parametrize("together", [[], ["--apart"]])
+def test_the_training_benchmark_prints_its_table(capsys, monkeypatch, together):
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
-    assert train_step.main(["--quick", "--kinder", "--vocab", "5000", "--threads", "1"]) == 0
+    size = ["--quick", "--kinder", "--vocab", "5000", "--threads", "1"]
+    assert train_step.main([*size, *together]) == 0
     printed = capsys.readouterr().out
     assert "same loss for the same x_t" in printed
     rows = [line for line in printed.splitlines() if "x " in line and "." in line]

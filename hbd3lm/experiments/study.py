@@ -21,6 +21,7 @@ import copy
 import hashlib
 import json
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -32,6 +33,7 @@ from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
 from hbd3lm.plans.lock import LockedError, output_lock
 from hbd3lm.plans.manifest import file_digest
+from hbd3lm.progress import time_left
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,6 +53,8 @@ SPLITS = ("train", "test")
 LENGTHS = tuple(f"training.hierarchical.{part}_len=" for part in ("question", "plan", "exec"))
 BELONG = {"data": ("data=", "data.", *LENGTHS), "model": ("model=", "model.")}
 """Settings of an experiment that fit its own data, or model, only."""
+READ_SECONDS = 1.0
+"""A run that takes less was done before, and says nothing of how long others take."""
 NOT_TRAINED = ("mode", "run_dir", "run_name", "checkpoint", "sampling", "eval")
 """Groups of the configuration that no trained weight depends on."""
 
@@ -152,24 +156,37 @@ class Study:
     def each(self, runs: Sequence[Run], work: Callable[[Run], T]) -> list[T]:
         """``work(run)`` for every run, while nobody else works on it; results in order.
 
+        After each it says how many are done, and how long the others take at this pace.
         Runs that another process holds come last, when that process has finished them: then
         ``work`` finds its steps done.
         """
         results: dict[str, T] = {}
+        took: list[float] = []  # seconds, of runs that had anything left to do
+
+        def do(run: Run) -> None:
+            started = time.monotonic()
+            results[run.name] = work(run)
+            seconds = time.monotonic() - started
+            if seconds < READ_SECONDS:
+                return
+            took.append(seconds)
+            left = time_left(sum(took), len(took), len(runs) - len(results))
+            print(f"\n[{self.name}] {len(results)} of {len(runs)} models{left}", flush=True)
+
         waiting = list(runs)
         while waiting:
             held = []
             for run in waiting:
                 try:
                     with output_lock(run.model):
-                        results[run.name] = work(run)
+                        do(run)
                 except LockedError:
                     held.append(run)
             if len(held) == len(waiting):
                 first = held.pop(0)
                 print(f"waiting for the process that works on {first.model}", flush=True)
                 with output_lock(first.model, wait=True):
-                    results[first.name] = work(first)
+                    do(first)
             waiting = held
         return [results[run.name] for run in runs]
 

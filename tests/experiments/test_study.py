@@ -114,6 +114,27 @@ def test_a_finished_study_is_read_not_made_again(open_study, steps):
     assert len(steps.done) == 6
 
 
+def test_after_each_model_a_study_says_how_many_are_done_and_what_is_left(
+    open_study, steps, monkeypatch, capsys
+):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    study = open_study()
+    runs = [study.run("shared", [], seed) for seed in (0, 1, 2)]
+    seconds = dict(zip((run.name for run in runs), (0.5, 240.0, 120.0)))
+
+    def slow(run):
+        now[0] += seconds[run.name]
+
+    study.each(runs, slow)
+    said = [line for line in capsys.readouterr().out.splitlines() if " models" in line]
+    # The first was there already, and does not count for the pace.
+    assert said == [
+        f"[{study.name}] 2 of 3 models, about 4 min left",
+        f"[{study.name}] 3 of 3 models",
+    ]
+
+
 def test_a_study_killed_between_steps_goes_on_with_the_step_that_was_not_finished(
     open_study, steps
 ):
