@@ -227,7 +227,10 @@ def _other_numbers(
         return {"examples": made, "refused": refused}
 
     found = study.once("renumbered", {"examples": _digest(examples), "largest": largest}, make)
-    return [HierarchicalExample(**row) for row in found["examples"]], found["refused"]
+    made = [HierarchicalExample(**row) for row in found["examples"]]
+    new = study.are_new([example.question for example in made])
+    learned = {"a training problem with these numbers": n} if (n := int((~new).sum())) else {}
+    return [e for e, is_new in zip(made, new) if is_new], {**found["refused"], **learned}
 
 
 def _digest(examples: Sequence[HierarchicalExample]) -> str:

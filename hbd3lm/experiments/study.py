@@ -28,6 +28,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
@@ -247,6 +249,16 @@ class Study:
         cfg = compose([*self.base, *self.data])
         return load_examples(cfg, split)[: cfg.eval.num_examples if split == "test" else None]
 
+    def are_new(self, questions: Sequence[str]) -> np.ndarray:
+        """[questions] bool: the question is none of those learned or chosen from (spaces and
+        case aside). Generated problems may be the same where two kinds of them overlap."""
+        learned = {
+            _words(example.question)
+            for split in ("train", "valid")
+            for example in self.examples(split)
+        }
+        return np.array([_words(question) not in learned for question in questions], dtype=bool)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -421,6 +433,10 @@ def _dispatch(cfg: DictConfig) -> None:
     status = dispatch(cfg)
     if status:  # stopped by a signal, and saved
         raise SystemExit(status)
+
+
+def _words(question: str) -> str:
+    return " ".join(question.lower().split())
 
 
 def _plain(group: DictConfig) -> dict[str, Any]:

@@ -170,19 +170,12 @@ def _read_settings(study: Study) -> tuple[dict[str, Arm], list[int]]:
 def _unseen(source: Study, target: Study) -> np.ndarray:
     """[test problems of the target] is the question none that the source has?
 
-    Generated problems of two kinds may be the same where the kinds overlap; a model that has
-    learned a question by heart would seem to transfer.
+    A model that has learned a question by heart would seem to transfer.
 
     Raises:
         UserError: fewer than two are new.
     """
-    seen = {
-        " ".join(example.question.lower().split())
-        for split in ("train", "valid")
-        for example in source.examples(split)
-    }
-    questions = [" ".join(e.question.lower().split()) for e in target.examples("test")]
-    unseen = np.array([question not in seen for question in questions])
+    unseen = source.are_new([example.question for example in target.examples("test")])
     if unseen.sum() < 2:
         raise UserError(
             f"experiment.source: it holds {int((~unseen).sum())} of the target's {len(unseen)} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from hbd3lm.experiments.mechanism import (
     change_plans,
     compare_texts,
     holds_any,
+    prepare,
 )
 from hbd3lm.experiments.mechanism_plans import PlanRow
 from hbd3lm.experiments.statistics import paired_estimate
@@ -135,6 +137,21 @@ def test_likelihoods_are_measured_again_for_other_executions_under_the_same_plan
         material = Material([example], {"gold": [example]}, {}, {}, {}, {})
         _likelihoods(Run(), material, {"a": {"plan": "Add."}})
     assert asked[0] != asked[1]
+
+
+def test_a_question_with_other_numbers_that_was_learned_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
+    study = Study.open("mechanism", [f"experiment.output_dir='{tmp_path}/mechanism'", *TINY])
+    before = prepare(study)
+    learned, *rest = before.questions["numbers"]
+    examples = Study.examples
+    train = [*study.examples("train"), replace(learned, question=f" {learned.question.upper()}")]
+    monkeypatch.setattr(
+        Study, "examples", lambda self, split: train if split == "train" else examples(self, split)
+    )
+    after = prepare(study)
+    assert after.questions["numbers"] == rest
+    assert after.refused == {**before.refused, "a training problem with these numbers": 1}
 
 
 def test_a_missing_checkpoint_and_a_misspelt_setting_are_refused(tmp_path):
