@@ -16,6 +16,7 @@ import numpy as np
 from hbd3lm.commands.settings import read_sampling
 from hbd3lm.experiments.statistics import Estimate
 from hbd3lm.experiments.study import Run, Study, compose
+from hbd3lm.progress import track
 
 if TYPE_CHECKING:
     from hbd3lm.commands.build import LoadedModel
@@ -89,14 +90,14 @@ def _run(
             loaded[contestant.run.name] = contestant.run.load()
     examples = study.examples("test")[:problems]
     found: dict[str, dict[str, list[float]]] = {}
-    for number in range(rounds + 1):
-        for contestant in contestants:
-            generated = _sample(contestant, loaded[contestant.run.name], examples)
-            if number == 0:
-                continue  # buffers are allocated, caches warm
-            mine = found.setdefault(contestant.label, {})
-            for key, value in generated.speed().items():
-                mine.setdefault(key, []).append(value)
+    turns = [(number, contestant) for number in range(rounds + 1) for contestant in contestants]
+    for number, contestant in track(turns, "race", "turns"):
+        generated = _sample(contestant, loaded[contestant.run.name], examples)
+        if number == 0:
+            continue  # buffers are allocated, caches warm
+        mine = found.setdefault(contestant.label, {})
+        for key, value in generated.speed().items():
+            mine.setdefault(key, []).append(value)
     return {"rounds": found}
 
 
