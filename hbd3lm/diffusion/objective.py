@@ -87,8 +87,8 @@ def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[st
                 _, past = net(part.clean, past, part.module, keys_only=True)
             continue
         streams = [part.clean] if part.noisy is None else [part.clean, part.noisy]
-        # Both streams looked up at once: each look-up has a gradient as large as the table.
-        x = net.embed(torch.cat([stream.ids.flatten() for stream in streams]), part.module)
+        # Both streams looked up at once: each look-up's gradient is a pass over the table.
+        x, table = net.embed(torch.cat([stream.ids.flatten() for stream in streams]), part.module)
         *x_0, x_t = (
             own.unflatten(0, stream.ids.shape)
             for own, stream in zip(x.split([stream.ids.numel() for stream in streams]), streams)
@@ -106,7 +106,7 @@ def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[st
         past = seen if part.noisy is None else past  # noisy tokens are nobody's past
         hidden.append(last)
         targets, weight, cell = select_predictions(part, n_segments)
-        loss = net.cross_entropy(torch.cat(hidden), targets, part.module)
+        loss = net.cross_entropy(torch.cat(hidden), targets, part.module, table)
         total = total.index_add(0, cell, loss.to(total) * weight)
     return total.view(n_documents, n_segments)
 

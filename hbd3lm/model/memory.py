@@ -91,8 +91,8 @@ def activation_bytes(
     keys, queries = 2 * K * s, 0  # the projections' own output
     if config.qk_norm:  # whose input they are
         queries += Q * s
-    rotated_keys, rotated_queries, mixed_values = K * s, Q * s, 2 * Q * s
-    mlp = (4 if config.mlp == "swiglu" else 2) * F * s
+    rotated_keys, rotated_queries, mixed_values = K * s, Q * s, Q * s
+    mlp = (2 if config.mlp == "swiglu" else 1) * F * s  # what is made of it is made again
     dropout = 2 * D if config.dropout else 0
     attention = keys + queries + rotated_queries + mixed_values
     whole = 2 * norm + attention + mlp + dropout
@@ -103,6 +103,8 @@ def activation_bytes(
         clean = (depth - 1) * (whole + rotated_keys) + norm + rotated_keys
         clean += attention if config.shift else keys
         joined = depth * 2 * K * s * (Lc + Ln)
+        if config.modules == "separate":  # clean executions join the question's and the plan's
+            joined += depth * 2 * K * s * Lc
         noisy = (depth - 1) * whole + norm + attention
         if not config.qk_norm:  # nobody reads the projection again once it is joined
             noisy -= depth * keys

@@ -28,8 +28,10 @@ from hbd3lm.model.attention import attend, build_mask, choose_backend
 from hbd3lm.model.batch import Tokens
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cross_entropy import linear_cross_entropy
+from hbd3lm.model.embedding import embed_tied
 from hbd3lm.model.mask import Tags, cat_tags, share_tags
 from hbd3lm.model.norm import RMSNorm, make_norm
+from hbd3lm.model.remake import remade
 
 SHARED = "shared"
 """Name of the only stack when the modules share their weights."""
@@ -157,7 +159,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """GELU (tanh) or SwiGLU feed-forward."""
+    """GELU (tanh) or SwiGLU feed-forward, which keeps what ``up`` gives for the backward pass."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -167,10 +169,19 @@ class MLP(nn.Module):
         self.down = nn.Linear(hidden, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gated:
-            gate, up = self.up(x).chunk(2, dim=-1)
-            return self.down(F.silu(gate) * up)
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        wide = self.up(x)
+        kept = wide.detach()
+        if not self.gated:
+            active = F.gelu(wide, approximate="tanh")
+            with remade(active, lambda: F.gelu(kept, approximate="tanh")):
+                return self.down(active)
+        gate, up = wide.chunk(2, dim=-1)
+        kept_gate, kept_up = kept.chunk(2, dim=-1)
+        open_gate = F.silu(gate)
+        with remade(open_gate, lambda: F.silu(kept_gate)):
+            active = open_gate * up
+        with remade(active, lambda: F.silu(kept_gate) * kept_up):
+            return self.down(active)
 
 
 class Block(nn.Module):
@@ -284,7 +295,7 @@ class Transformer(nn.Module):
                 queries alone the last block then makes.
             keys_only: skip all that does not end in keys and values (the last block's queries,
                 output and MLP): for clean tokens that predict nothing.
-            embedded: [N, L, D] what :meth:`embed` gives for ``tokens.ids``, if known already.
+            embedded: [N, L, D] the rows :meth:`embed` gives for ``tokens.ids``, if known already.
             calls: how each block's parts are run.
 
         Returns:
@@ -326,16 +337,23 @@ class Transformer(nn.Module):
             x = calls.finish(block, x, mixed)
         return stack.norm(x), Past(tags, keys, values)
 
-    def embed(self, ids: Tensor, module: str = SHARED) -> Tensor:
-        """[...] -> [..., D]."""
-        return self.stacks[module].embedding(ids)
-
-    def cross_entropy(self, hidden: Tensor, targets: Tensor, module: str = SHARED) -> Tensor:
-        """-log p(target) for every token, in nats: hidden [M, D], targets [M] -> float32 [M]."""
+    def embed(self, ids: Tensor, module: str = SHARED) -> tuple[Tensor, Tensor]:
+        """[...] -> [..., D]; and the output head's table, for :meth:`cross_entropy`."""
         stack = self.stacks[module]
-        return linear_cross_entropy(
-            hidden, stack.output_table, targets, stack.n_classes, stack.output_bias
-        )
+        if stack.head is None:
+            return embed_tied(stack.embedding.weight, ids)
+        return stack.embedding(ids), stack.output_table
+
+    def cross_entropy(
+        self, hidden: Tensor, targets: Tensor, module: str = SHARED, table: Tensor | None = None
+    ) -> Tensor:
+        """-log p(target) for every token, in nats: hidden [M, D], targets [M] -> float32 [M].
+
+        ``table``: of :meth:`embed`, where the same step embeds tokens.
+        """
+        stack = self.stacks[module]
+        table = stack.output_table if table is None else table
+        return linear_cross_entropy(hidden, table, targets, stack.n_classes, stack.output_bias)
 
     def logits(self, hidden: Tensor, module: str = SHARED) -> Tensor:
         """[..., D] -> [..., V - 1]; the mask token, the last id, has no logit."""

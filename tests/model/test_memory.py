@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion, negative_log_likelihood
@@ -99,7 +101,13 @@ def measure_saved(config, mixed, autoregressive=False) -> tuple[int, int, int]:
             alive.append(tensor)  # or its address would be given to another
         return tensor
 
+    def counted(inner, unpack):  # the innermost hooks are the only ones that are called
+        return saved_tensors_hooks(
+            lambda tensor: pack(kept) if isinstance(kept := inner(tensor), Tensor) else kept, unpack
+        )
+
     with (
+        mock.patch("hbd3lm.model.remake.saved_tensors_hooks", counted),
         saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=mixed),
     ):

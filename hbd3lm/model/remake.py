@@ -1,0 +1,38 @@
+"""Results that the backward pass makes anew, of what is kept anyway, instead of keeping them.
+
+An activation function keeps its input for its gradient, and the matrix product that reads its
+output keeps that: as wide again, and cheap to make of the input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+
+def remade(result: Tensor, make: Callable[[], Tensor]) -> contextlib.AbstractContextManager:
+    """In it, operations that would keep ``result`` for the backward pass keep its shape only.
+
+    Args:
+        result: contiguous.
+        make: makes it again, to the bit, of tensors that are kept for other reasons.
+    """
+    # A compiler decides by itself what to keep.
+    if torch.compiler.is_compiling() or not result.requires_grad:
+        return contextlib.nullcontext()
+    # Not the tensor: it would be kept by the hook.
+    place, size = result.data_ptr(), result.numel()
+
+    def pack(tensor: Tensor) -> Any:
+        same = tensor.data_ptr() == place and tensor.numel() == size
+        return tensor.shape if same else tensor
+
+    def unpack(kept: Any) -> Tensor:
+        return kept if isinstance(kept, Tensor) else make().view(kept)
+
+    return saved_tensors_hooks(pack, unpack)
