@@ -3,13 +3,15 @@
 Every example is a row of fixed length (128 question, 128 plan, 256 execution tokens, padded).
 The network runs [x_t, x_0], 1024 tokens, through dense attention under a boolean mask, and
 computes logits at every one of them; the loss then reads the noisy half. The blocks are those of
-``hbd3lm.model.transformer``, weights included, so model and vocabulary are the same to the bit.
+``hbd3lm.model.transformer``, weights included, so model and vocabulary are the same to the bit;
+:func:`keep_activations` takes back what these save by themselves.
 
 Shapes: N examples, L = 512 tokens a row, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hbd3lm.diffusion.corruption import Noise
+from hbd3lm.model import transformer
 from hbd3lm.model.layout import Document, Layout
 from hbd3lm.model.transformer import SHARED, Transformer, rotary_frequencies, rotary_tables
 
@@ -38,6 +41,11 @@ class PaddedBatch:
     mask: Tensor
     targets: Tensor
     weight: Tensor
+
+
+def keep_activations() -> None:
+    """For the rest of this process blocks keep what activation functions give, as autograd does."""
+    transformer.remade = lambda *_: contextlib.nullcontext()
 
 
 def row_blocks(layout: Layout) -> Tensor:

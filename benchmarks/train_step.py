@@ -54,7 +54,8 @@ class Variant:
     head: str = "all"
     steps: int = 1
     plain: bool = False
-    """In float32, and with the C library's allocator as it comes, whatever the machine can do."""
+    """In float32, with the C library's allocator as it comes and all activations kept, as autograd
+    does by itself; whatever the machine can do."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class Bench:
         import numpy as np
         import torch
 
-        from benchmarks.bd3lm_baseline import pad_documents
+        from benchmarks.bd3lm_baseline import keep_activations, pad_documents
         from hbd3lm.data.batching import StepBatches
         from hbd3lm.diffusion.objective import BlockDiffusion
         from hbd3lm.model.config import ModelConfig
@@ -203,6 +204,8 @@ class Bench:
 
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        if variant.plain:
+            keep_activations()
         self.settings, self.variant = settings, variant
         tokenizer, layout, documents, self.about = load_documents(settings)
         self.layout = layout

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,11 +23,19 @@ from benchmarks import (
     startup,
     train_step,
 )
-from benchmarks.bd3lm_baseline import pad_documents, published_loss, published_mask, row_blocks
+from benchmarks.bd3lm_baseline import (
+    keep_activations,
+    pad_documents,
+    published_loss,
+    published_mask,
+    row_blocks,
+)
 from benchmarks.plain_sampler import plain_cost, plain_sample
 from hbd3lm.data.records import HierarchicalExample, write_examples
 from hbd3lm.diffusion.objective import BlockDiffusion, negative_log_likelihood
 from hbd3lm.errors import UserError
+from hbd3lm.model import transformer
+from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cost import Lengths
 from hbd3lm.model.layout import build_document, plan_execution_layout
 from hbd3lm.model.mask import Tags, dense_mask
@@ -141,6 +150,25 @@ def test_the_cost_benchmark_counts_and_measures(capsys, monkeypatch):
 def test_model_sizes_are_those_of_the_configuration(name):
     config = OmegaConf.load(str(resources.files("hbd3lm") / "configs" / "model" / f"{name}.yaml"))
     assert {key: config[key] for key in train_step.SIZES[name]} == train_step.SIZES[name]
+
+
+def test_the_plain_layout_keeps_its_activations(monkeypatch):
+    monkeypatch.setattr(transformer, "remade", transformer.remade)  # put back afterwards
+    mlp = transformer.MLP(ModelConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2))
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    for plain in (False, True):
+        if plain:
+            keep_activations()
+        kept.clear()
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            mlp(torch.randn(5, 8, requires_grad=True))
+        # The input of the activation function always; what it gives only here.
+        assert kept.count(5 * mlp.down.in_features) == 1 + plain
 
 
 @pytest.mark.parametrize("together", [[], ["--apart"]])
