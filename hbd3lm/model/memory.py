@@ -91,7 +91,8 @@ def activation_bytes(
     keys, queries = 2 * K * s, 0  # the projections' own output
     if config.qk_norm:  # whose input they are
         queries += Q * s
-    rotated_keys, rotated_queries, mixed_values = K * s, Q * s, Q * s
+    rotated_keys, rotated_queries = K * s, Q * s
+    mixed_values = (1 if dense_mask else 2) * Q * s  # FlexAttention's output, and head by head
     mlp = (2 if config.mlp == "swiglu" else 1) * F * s  # what is made of it is made again
     dropout = 2 * D if config.dropout else 0
     attention = keys + queries + rotated_queries + mixed_values
