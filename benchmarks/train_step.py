@@ -187,7 +187,7 @@ class Bench:
     """A variant, ready to take steps."""
 
     def __init__(self, settings: Settings, variant: Variant) -> None:
-        from hbd3lm.allocator import keep_freed_memory
+        from hbd3lm.allocator import keep_freed_memory, return_freed_memory
 
         if not variant.plain:
             keep_freed_memory()  # as training does, before torch is imported
@@ -230,6 +230,7 @@ class Bench:
         self.net = make_network(self.config)
         self.optimizer = make_optimizer(self.net, TrainingConfig(optimizer="adamw"))
         self._make_moments()
+        return_freed_memory()  # of gradients, which are the step's: else those kept would not count
         self.resident = resident_bytes()
 
     def _make_moments(self) -> None:

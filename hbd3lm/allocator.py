@@ -34,6 +34,13 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, _LARGEST))
 
 
+def return_freed_memory() -> bool:
+    """Give what is free back to the system; False where there was nothing, or no glibc to ask."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    return bool(ctypes.CDLL(None).malloc_trim(0))
+
+
 class _MallInfo(ctypes.Structure):
     """glibc's ``struct mallinfo2``."""
 
@@ -87,7 +94,7 @@ class HeldMemory:
         """
         if self.held() <= self.SHARE * self._in_use + self.ALLOWANCE:
             return False
-        return bool(self._libc.malloc_trim(0))
+        return return_freed_memory()
 
     @staticmethod
     def held() -> int:
