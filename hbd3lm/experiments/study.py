@@ -289,8 +289,27 @@ class Run:
         cfg = compose(self._common)
         trained = {name: value for name, value in _plain(cfg).items() if name not in NOT_TRAINED}
         del trained["data"]["test_path"]
+        contents = self._contents(cfg)
+        if contents:
+            trained["contents"] = contents
         name = f"{cfg.algo.name}_{cfg.model.name}-seed{self.seed}-{_digest(trained)}"
         return self.study.store / name
+
+    def _contents(self, cfg: DictConfig) -> list[str]:
+        """Digests of the user's files that training begins with: others may take their place.
+
+        What lies in the store is named by what it was made of.
+        """
+        store = self.study.store.resolve()
+        files = [Path(path) for path in (cfg.data.train_path, cfg.data.valid_path) if path]
+        start = cfg.training.init_from
+        if start and not Path(start).resolve().is_relative_to(store):
+            from hbd3lm.train.start import KEY, locate_weights
+
+            files.append(_weights_file(locate_weights(start, KEY)))
+        # A file that is not there is missed where it is read.
+        own = [f for f in files if f.is_file() and not f.resolve().is_relative_to(store)]
+        return [file_digest(file)[:16] for file in own]
 
     @property
     def _common(self) -> list[str]:
@@ -328,8 +347,7 @@ class Run:
         """16 hex digits that name the weights which are evaluated."""
         given = [o for o in self.overrides if o.startswith("checkpoint=")]
         if given:  # not trained here
-            path = Path(compose(given).checkpoint)
-            return file_digest(path / "model.safetensors" if path.is_dir() else path)[:16]
+            return file_digest(_weights_file(Path(compose(given).checkpoint)))[:16]
         folder = self.model / "checkpoints"
         best = folder / "best.ckpt"
         return file_digest(best if best.exists() else folder / "last.ckpt")[:16]
@@ -433,6 +451,11 @@ def _dispatch(cfg: DictConfig) -> None:
     status = dispatch(cfg)
     if status:  # stopped by a signal, and saved
         raise SystemExit(status)
+
+
+def _weights_file(path: Path) -> Path:
+    """A checkpoint, or the weights in a folder that ``hbd3lm export`` wrote."""
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def _words(question: str) -> str:

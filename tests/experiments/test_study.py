@@ -232,6 +232,27 @@ def test_other_weights_or_problems_are_evaluated_again(open_study, steps, tmp_pa
         assert steps.done == ["ppl_eval", "sample_eval"]
 
 
+@pytest.mark.parametrize("key", ["data.train_path", "data.valid_path", "training.init_from"])
+def test_a_model_is_trained_again_when_what_it_learns_from_is_another_file(
+    open_study, steps, tmp_path, key
+):
+    """Plans made anew under the same name: the old model would pass for one of the new plans."""
+    given = tmp_path / "given.json"
+    for examples in (EXAMPLES[:4], EXAMPLES[4:], EXAMPLES[4:]):
+        given.write_text(json.dumps(examples), encoding="utf-8")
+        work(open_study(f"{key}={given}").run("shared", [], 0))
+    assert steps.done == ["train", "ppl_eval", "sample_eval"] * 2
+
+
+def test_a_start_from_the_store_is_named_by_its_settings_alone(open_study, steps):
+    """Its weights are not there before it is trained, and a run's name may not change by that."""
+    source = open_study().run("source", [], 0)
+    settings = [f"training.init_from={source.model}"]
+    before = open_study().run("tuned", settings, 0).model
+    source.train()
+    assert open_study().run("tuned", settings, 0).model == before
+
+
 def test_studies_side_by_side_share_trained_models(open_study, steps):
     work(open_study(folder="results/one").run("shared", [], 0))
     work(open_study(folder="results/two").run("other name", [], 0))
