@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hbd3lm.commands.overrides import override_value
+from hbd3lm.commands.settings import EvalConfig, read_sampling, typed
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
 from hbd3lm.plans.lock import LockedError, output_lock
@@ -161,7 +162,12 @@ class Study:
         After each it says how many are done, and how long the others take at this pace.
         Runs that another process holds come last, when that process has finished them: then
         ``work`` finds its steps done.
+
+        Raises:
+            UserError: a run has settings with which it cannot start; before any has begun.
         """
+        for run in runs:
+            run.check()
         results: dict[str, T] = {}
         took: list[float] = []  # seconds, of runs that had anything left to do
 
@@ -330,24 +336,48 @@ class Run:
         """The same as a line to copy."""
         return shlex.join(["python", "main.py", *self.settings_of(mode, *further)])
 
+    def check(self) -> None:
+        """Check the settings of a run that is still to be trained, evaluation's included.
+
+        Raises:
+            UserError: it could not start, or not be sampled from; it would say so hours later.
+        """
+        from hbd3lm.commands.train import set_up
+
+        try:
+            if self._given or self._summary:
+                return
+            cfg = compose(self.settings_of("train"))
+            set_up(cfg)
+            read_sampling(cfg)
+            typed(EvalConfig, cfg.eval, "eval")
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
+
     def train(self) -> dict[str, Any]:
         """Train, or go on, or read what is finished: the run's summary."""
-        settings = self.settings_of("train")
-        cfg = compose(settings)
-        path = self.model / "train_summary.json"
-        summary = _read(path)
-        if summary and summary["steps"] >= cfg.training.max_steps:
-            return summary
-        print(f"\n[{self.study.name}] {self.name}: training", flush=True)
-        _dispatch(cfg)
-        return _read(path)
+        if not self._summary:
+            print(f"\n[{self.study.name}] {self.name}: training", flush=True)
+            _dispatch(compose(self.settings_of("train")))
+        return self._summary
+
+    @property
+    def _summary(self) -> dict[str, Any]:
+        """Of a training that is finished; empty before."""
+        found = _read(self.model / "train_summary.json")
+        finished = found and found["steps"] >= compose(self._common).training.max_steps
+        return found if finished else {}
+
+    @property
+    def _given(self) -> list[str]:
+        """The setting that gives a checkpoint, of a model that is not trained here."""
+        return [o for o in self.overrides if o.startswith("checkpoint=")]
 
     @cached_property
     def weights(self) -> str:
         """16 hex digits that name the weights which are evaluated."""
-        given = [o for o in self.overrides if o.startswith("checkpoint=")]
-        if given:  # not trained here
-            return file_digest(_weights_file(Path(compose(given).checkpoint)))[:16]
+        if self._given:
+            return file_digest(_weights_file(Path(compose(self._given).checkpoint)))[:16]
         folder = self.model / "checkpoints"
         best = folder / "best.ckpt"
         return file_digest(best if best.exists() else folder / "last.ckpt")[:16]

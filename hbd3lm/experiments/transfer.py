@@ -93,6 +93,14 @@ def run(study: Study) -> Results:
         if arm.pretrained
         for seed in study.seeds
     }
+    tuned = {
+        (name, size, seed): _tuned_run(study, name, arm, size, seed, sources)
+        for name, arm in arms.items()
+        for size in sizes
+        for seed in study.seeds
+    }
+    for tuning in tuned.values():  # before the source, which takes longest, is learned
+        tuning.check()
 
     unseen = _unseen(source, study)
 
@@ -102,12 +110,6 @@ def run(study: Study) -> Results:
 
     found = source.each(list(sources.values()), lambda run: work(run, *on_target))
     before = dict(zip(sources, found))
-    tuned = {
-        (name, size, seed): _tuned_run(study, name, arm, size, seed, sources)
-        for name, arm in arms.items()
-        for size in sizes
-        for seed in study.seeds
-    }
     after = dict(zip(tuned, study.each(list(tuned.values()), work)))
     identity = [
         _compare_plans(sources[SEPARATE, seed], tuned["frozen", size, seed], on_target)

@@ -180,6 +180,26 @@ def test_only_test_problems_are_limited_by_the_number_evaluated(open_study):
     assert len(valid.examples("valid")) == len(EXAMPLES)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["algo=ar", "algo.schedule=searched"], "ar-seed0: algo.schedule=searched: next-token"),
+        (["training.batch_size=0"], "ar-seed0: training.batch_size"),
+        (["sampling.top_p=2"], "ar-seed0: sampling.top_p"),
+        (["eval.samples=0"], "ar-seed0: eval.samples"),
+        (["modle=nano"], "ar-seed0: .*modle"),
+    ],
+)
+def test_an_arm_that_cannot_start_is_refused_before_any_arm_is_trained(
+    open_study, steps, settings, said
+):
+    opened = open_study()
+    runs = [opened.run("shared", [], 0), opened.run("ar", settings, 0)]
+    with pytest.raises(UserError, match=said):
+        opened.each(runs, work)
+    assert steps.done == []
+
+
 def test_training_stopped_by_a_signal_ends_the_study_with_its_status(open_study, monkeypatch):
     monkeypatch.setattr("hbd3lm.commands.run.dispatch", lambda cfg: 75)
     run = open_study().run("shared", [], 0)
