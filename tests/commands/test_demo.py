@@ -293,9 +293,9 @@ def test_the_command_serves_this_machine_alone_until_interrupted(tmp_path):
         try:
             line = p.stdout.readline()
             assert f"http://127.0.0.1:{port}/ (Ctrl-C ends it)" in line, line + p.stdout.read()
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            socket.create_connection(("127.0.0.1", port), timeout=60).close()
             p.send_signal(signal.SIGINT)
-            rest, _ = p.communicate(timeout=30)
+            rest, _ = p.communicate(timeout=300)
         finally:
             p.kill()
     assert p.returncode == 0 and "Traceback" not in rest and "note:" not in rest

@@ -526,7 +526,7 @@ def test_who_waits_for_the_lock_gets_it_when_the_other_ends(tmp_path):
         )  # fmt: skip
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(0.5)
-    assert waiting.communicate(timeout=30)[0] == "mine\n"
+    assert waiting.communicate(timeout=300)[0] == "mine\n"
     assert not lock_path(output).exists()
 
 
