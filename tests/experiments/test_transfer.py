@@ -64,6 +64,13 @@ def test_all_that_a_study_leaves_is_there(done):
     assert "training.init_from=" in metrics["commands"]["frozen-12-seed0"][0]
 
 
+def test_a_target_that_cannot_be_learned_is_refused_before_the_source_is_trained(tmp_path):
+    study = open_study(tmp_path / "transfer", "training.max_steps=0")
+    with pytest.raises(UserError, match=r"frozen-12-seed0: training\.max_steps"):
+        transfer.run(study)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_frozen_models_keep_the_sources_plans_to_the_bit_and_the_study_says_so(done):
     _, results = done
     assert [row["model"] for row in results.metrics["identity"]] == [
