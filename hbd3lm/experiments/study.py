@@ -159,7 +159,8 @@ class Study:
     def each(self, runs: Sequence[Run], work: Callable[[Run], T]) -> list[T]:
         """``work(run)`` for every run, while nobody else works on it; results in order.
 
-        After each it says how many are done, and how long the others take at this pace.
+        After each it says how many are done, and how long the others take at this pace; other
+        processes that are seen to help are not counted.
         Runs that another process holds come last, when that process has finished them: then
         ``work`` finds its steps done.
 
@@ -179,11 +180,12 @@ class Study:
                 return
             took.append(seconds)
             left = time_left(sum(took), len(took), len(runs) - len(results))
-            print(f"\n[{self.name}] {len(results)} of {len(runs)} models{left}", flush=True)
+            alone = " for this process alone" if left and held else ""
+            print(f"\n[{self.name}] {len(results)} of {len(runs)} models{left}{alone}", flush=True)
 
         waiting = list(runs)
         while waiting:
-            held = []
+            held: list[Run] = []  # by other processes
             for run in waiting:
                 try:
                     with output_lock(run.model):

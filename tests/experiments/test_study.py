@@ -135,6 +135,30 @@ def test_after_each_model_a_study_says_how_many_are_done_and_what_is_left(
     ]
 
 
+def test_where_another_process_helps_the_minutes_left_are_said_to_be_of_one_alone(
+    open_study, steps, monkeypatch, capsys
+):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    study = open_study()
+    runs = [study.run("shared", [], seed) for seed in (0, 1, 2)]
+    other = output_lock(runs[0].model)
+
+    def slow(run):
+        now[0] += 120.0
+        if run is runs[2]:
+            other.__exit__(None, None, None)  # it has finished
+
+    other.__enter__()
+    study.each(runs, slow)
+    said = [line for line in capsys.readouterr().out.splitlines() if " models" in line]
+    assert said == [
+        f"[{study.name}] 1 of 3 models, about 4 min left for this process alone",
+        f"[{study.name}] 2 of 3 models, about 2 min left for this process alone",
+        f"[{study.name}] 3 of 3 models",
+    ]
+
+
 def test_a_study_killed_between_steps_goes_on_with_the_step_that_was_not_finished(
     open_study, steps
 ):
