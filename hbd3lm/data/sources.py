@@ -125,10 +125,10 @@ def load_problems(
         return _embedded(split, limit, seed)
 
     spec = _PUBLISHED[dataset]
-    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    folder = local_folder(data_dir)
     if folder:
         named_by = "the data folder" if data_dir else DATA_DIR_VARIABLE
-        rows, place = _local_rows(spec, split, Path(folder).expanduser(), named_by)
+        rows, place = _local_rows(spec, split, folder, named_by)
     else:
         try:
             rows, place = _hub_rows(spec, split)
@@ -149,6 +149,12 @@ def load_problems(
     problems = [spec.to_problem(row, f"{spec.id_prefix}_{split}_{row.index}") for row in chosen]
     count = str(len(rows)) if len(chosen) == len(rows) else f"first {len(chosen)} of {len(rows)}"
     return ProblemSet(problems, f"{spec.title}, {split}: {count} problems from {place}")
+
+
+def local_folder(data_dir: str | Path | None = None) -> Path | None:
+    """The folder that published data sets are read from; None: from the hub."""
+    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    return Path(folder).expanduser() if folder else None
 
 
 def _embedded(split: str, limit: int | None, seed: int) -> ProblemSet:

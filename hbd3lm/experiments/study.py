@@ -35,7 +35,7 @@ from hbd3lm.commands.settings import EvalConfig, read_sampling, typed
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write
 from hbd3lm.plans.lock import LockedError, output_lock
-from hbd3lm.plans.manifest import file_digest
+from hbd3lm.plans.manifest import file_digest, read_manifest
 from hbd3lm.progress import time_left
 
 if TYPE_CHECKING:
@@ -221,7 +221,8 @@ class Study:
         """Overrides that give all runs the same problems and plans, prepared once.
 
         Where GSM8K cannot be had, embedded problems stand in for it, under a name of their own:
-        once it can, studies go on to the real ones.
+        once it can, studies go on to the real ones. So have problems of the user's folder where
+        it holds others than when the first were prepared.
         """
         from hbd3lm.commands.problems import load_examples, load_problem_set
 
@@ -235,8 +236,12 @@ class Study:
             folder = self.store / f"data-{_digest(what)}"
             path = paths[split] = folder / "data" / f"{split}.json"
             with output_lock(folder, wait=True):
-                if not path.is_file() and load_problem_set(cfg, split).fallback:
-                    folder = folder.with_name(folder.name + STANDS_IN)
+                if path.is_file():
+                    differs = _other_problems(cfg, split, path)
+                else:
+                    differs = STANDS_IN if load_problem_set(cfg, split).fallback else ""
+                if differs:
+                    folder = folder.with_name(folder.name + differs)
                     path = paths[split] = folder / "data" / f"{split}.json"
                 if not path.is_file():
                     load_examples(compose([*self.base, f"run_dir={override_value(folder)}"]), split)
@@ -483,6 +488,20 @@ def _dispatch(cfg: DictConfig) -> None:
     status = dispatch(cfg)
     if status:  # stopped by a signal, and saved
         raise SystemExit(status)
+
+
+def _other_problems(cfg: DictConfig, split: str, path: Path) -> str:
+    """What names the problems of the user's folder, if ``path`` was made of others; else empty."""
+    from hbd3lm.commands.problems import load_problem_set
+    from hbd3lm.data.sources import local_folder, published_as
+    from hbd3lm.plans.generate import problems_digest
+
+    generated = published_as(cfg.data.name)[1] is None
+    if generated or not local_folder(cfg.data.dir):  # all is in the settings, or on the hub
+        return ""
+    digest = problems_digest(load_problem_set(cfg, split).problems)
+    made_of = read_manifest(path)["settings"]["problems_sha256"]
+    return "" if digest == made_of else f"-{digest[:8]}"
 
 
 def _weights_file(path: Path) -> Path:

@@ -57,6 +57,14 @@ def open_study(tmp_path):
     return make
 
 
+def write_gsm8k(folder, times: int) -> None:
+    """``EXAMPLES``, so many times over, as GSM8K's two files."""
+    rows = [{"question": e["question"], "answer": e["execution"]} for e in EXAMPLES] * times
+    for split in ("train", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"gsm8k_{split}.jsonl").write_text(lines)
+
+
 class Steps:
     """Stands in for ``main.py``: notes every step and leaves the files that it would leave."""
 
@@ -331,15 +339,35 @@ def test_problems_that_stand_in_are_named_and_kept_apart_from_the_real_ones(tmp_
     assert offline.problems == "embedded problems, in place of gsm8k, which could not be had"
     model = offline.run("shared", [], 0).model
 
-    rows = [{"question": e["question"], "answer": e["execution"]} for e in EXAMPLES]
-    for split in ("train", "test"):
-        lines = "".join(json.dumps(row) + "\n" for row in rows * 40)
-        (tmp_path / f"gsm8k_{split}.jsonl").write_text(lines)
+    write_gsm8k(tmp_path, 40)
     monkeypatch.setenv("HBD3LM_DATA_DIR", str(tmp_path))
     later = Study.open("abstraction", [place], smoke=True)
     assert later.examples("train")[0].id.startswith("gsm8k_")
     assert later.problems == "gsm8k"
     assert later.run("shared", [], 0).model != model
+
+
+def test_problems_changed_in_the_users_folder_are_noticed(tmp_path, monkeypatch):
+    """Prepared data are found by their settings, which are the same for a folder's new content."""
+    monkeypatch.setenv("HBD3LM_DATA_DIR", str(tmp_path))
+    place = f"experiment.output_dir={tmp_path / 'results' / 'abstraction'}"
+    small = ["data.num_train=null", "eval.num_examples=null"]
+
+    def prepare() -> tuple[tuple[str, ...], int]:
+        found = Study.open("abstraction", [place, *small], smoke=True)
+        return found.data, len(found.examples("test"))
+
+    write_gsm8k(tmp_path, 20)
+    first = prepare()
+    assert first[1] == 20 * len(EXAMPLES)
+    assert prepare() == first
+    write_gsm8k(tmp_path, 40)
+    other = prepare()
+    assert other[1] == 40 * len(EXAMPLES)
+    assert not set(other[0]) & set(first[0])
+    assert prepare() == other
+    write_gsm8k(tmp_path, 20)
+    assert prepare() == first
 
 
 def test_a_setting_under_its_short_name_overrides_the_studys_own(tmp_path):
