@@ -56,6 +56,8 @@ class Variant:
     plain: bool = False
     """In float32, with the C library's allocator as it comes and all activations kept, as autograd
     does by itself; whatever the machine can do."""
+    again: str = "none"
+    """``trainer.activation_checkpoint``."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, help="of both (default: 4, for small 1)")
     add("--large_batch", type=int, default=32, help="of ours in a row of its own; 0: no such row")
     add("--kinder", action="store_true", help="add the padded layout with logits for x_t only")
+    add("--again", action="store_true", help="add ours with trainer.activation_checkpoint")
     add(
         "--precision",
         choices=("auto", "32-true", "bf16-mixed"),
@@ -228,6 +231,7 @@ class Bench:
 
         self.batches = [assemble(indices) for indices in chosen]
         self.net = make_network(self.config)
+        self.net.activation_checkpoint = variant.again
         self.optimizer = make_optimizer(self.net, TrainingConfig(optimizer="adamw"))
         self._make_moments()
         return_freed_memory()  # of gradients, which are the step's: else those kept would not count
@@ -266,7 +270,7 @@ class Bench:
         return (time.perf_counter() - started) / len(self.batches)
 
     def flops(self) -> float:
-        """FLOPs a step: the backward pass counts twice the forward one (nothing recomputed)."""
+        """FLOPs a step: the backward pass counts twice the forward one (nothing run again)."""
         from hbd3lm.model.cost import shapes_of_batch, step_operations
 
         variant, total = self.variant, 0
@@ -475,6 +479,9 @@ def main(argv: list[str] | None = None) -> int:
     ]
     if args.kinder:
         variants.append(Variant("BD3-LM, logits of x_t only", "padded", batch_size, head="noisy"))
+    if args.again:
+        for again in ("mlp", "block"):
+            variants.append(replace(variants[0], name=f"ours, {again} again", again=again))
     if large:
         variants.append(Variant("ours, large batch", "ragged", large))
     settings = Settings(

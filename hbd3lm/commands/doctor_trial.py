@@ -59,6 +59,7 @@ class Trial:
         self.documents, self.seed = documents, seed
         self.mixed = resolve_precision(cfg.trainer.precision) == "bf16-mixed"
         self.net: Transformer = Transformer(card.model, cfg.trainer.attention)
+        self.net.activation_checkpoint = cfg.trainer.activation_checkpoint
         if config.init_from is not None:
             start_from(config.init_from, self.net, card)
         elif fill is not None:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hbd3lm.allocator import HeldMemory
 from hbd3lm.errors import UserError
+from hbd3lm.train.config import ACTIVATION_CHECKPOINTS
 
 if TYPE_CHECKING:
     from hbd3lm.model.config import ModelConfig
@@ -111,6 +112,7 @@ def training_needs(
             "device": device,
             "processes": count_processes(cfg.trainer, device),
             "sharded": cfg.trainer.strategy == "fsdp",
+            "activation_checkpoint": cfg.trainer.activation_checkpoint,
         },
         cfg.hierarchical.match,
     )
@@ -191,7 +193,8 @@ def advise(
 ) -> list[str]:
     """For each of the three settings the largest smaller value that fits, with its estimate.
 
-    A setting that does not suffice alone is named with its smallest value, and says so.
+    A setting that does not suffice alone is named with its smallest value, and says so. Last comes
+    what costs time instead.
     """
     from hbd3lm.model.memory import gib, limit_length, scale_rows
 
@@ -239,6 +242,12 @@ def advise(
             needs, shape=limit_length(needs.shape, needs.total_len, value, needs.targets)
         ),
         lambda value: f"TOTAL_LEN={value}, which is training.hierarchical.total_len={value}",
+    )
+    kept = needs.options.get("activation_checkpoint", "none")
+    choose(
+        ACTIVATION_CHECKPOINTS[ACTIVATION_CHECKPOINTS.index(kept) + 1 :],
+        lambda value: replace(needs, options=needs.options | {"activation_checkpoint": value}),
+        lambda value: f"or compute again what is kept: trainer.activation_checkpoint={value}",
     )
     return advice
 

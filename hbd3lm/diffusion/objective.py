@@ -102,8 +102,16 @@ def negative_log_likelihood(net: Transformer, batch: Batch, frozen: Container[st
             hidden += [] if first is None else [first]
         select = part.prediction.select
         seeing = past if part.rows is None else SharedPast(past, part.rows)
-        last, seen = net(part.predicting, seeing, part.module, select=select, embedded=x_t)
-        past = seen if part.noisy is None else past  # noisy tokens are nobody's past
+        # Noisy tokens are nobody's past, nor are the last part's.
+        last, seen = net(
+            part.predicting,
+            seeing,
+            part.module,
+            select=select,
+            embedded=x_t,
+            remember=part.noisy is None and part is not batch.parts[-1],
+        )
+        past = past if seen is None else seen
         hidden.append(last)
         targets, weight, cell = select_predictions(part, n_segments)
         loss = net.cross_entropy(torch.cat(hidden), targets, part.module, table)

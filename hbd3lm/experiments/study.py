@@ -301,7 +301,7 @@ class Run:
         """Of its training: ``run_dir``, named by all that the training depends on."""
         cfg = compose(self._common)
         trained = {name: value for name, value in _plain(cfg).items() if name not in NOT_TRAINED}
-        del trained["data"]["test_path"]
+        del trained["data"]["test_path"], trained["trainer"]["activation_checkpoint"]
         contents = self._contents(cfg)
         if contents:
             trained["contents"] = contents

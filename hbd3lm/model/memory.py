@@ -2,7 +2,7 @@
 
 Counted: weights, gradients, the optimiser's moments, the weight average, and what the backward
 pass keeps of the largest batch, by tensor, as ``transformer.py`` and the loss compute it. Tests
-compare the count with the tensors autograd saves (5 %) and with the peak of a real process (25 %).
+compare the count with what a forward pass leaves (5 %) and with the peak of a real process (25 %).
 On CUDA it is the same count without the dense mask, and has not been measured.
 
 Elements of one token in one block: D = dim, Q = heads * head width, K = the same of keys, F = MLP.
@@ -73,8 +73,58 @@ def count_weights(config: ModelConfig) -> tuple[int, int]:
     return net.count_parameters(), matrices
 
 
+@dataclass(frozen=True)
+class _Token:
+    """Bytes that one token of one block costs, by what keeps them."""
+
+    x: int  # the residual stream, which norms keep as their input
+    normed: int
+    attention: int  # less rotated keys
+    keys: int  # the projection's own output, of keys and values
+    rotated_keys: int
+    joined: int  # keys and values beside those of the past
+    mlp: int  # what is made of it is made again
+    dropout: int  # of one of two
+
+    @classmethod
+    def of(cls, config: ModelConfig, mixed: bool, dense_mask: bool) -> _Token:
+        s = _bytes(mixed)
+        Q = config.n_heads * config.resolved_head_dim
+        K = config.resolved_kv_heads * config.resolved_head_dim
+        projected = Q * s if config.qk_norm else 0  # which is the norm's input
+        mixed_values = (1 if dense_mask else 2) * Q * s  # FlexAttention's output, head by head too
+        return cls(
+            x=config.dim * 4,
+            normed=config.dim * s,
+            attention=2 * K * s + projected + Q * s + mixed_values,
+            keys=2 * K * s,
+            rotated_keys=K * s,
+            joined=2 * K * s,
+            mlp=(2 if config.mlp == "swiglu" else 1) * config.resolved_hidden_dim * s,
+            # Noise as wide as what it multiplies; CUDA's kernel keeps a byte.
+            dropout=config.dim * (s if dense_mask else 1) if config.dropout else 0,
+        )
+
+    @property
+    def before_mlp(self) -> int:
+        return self.x + self.normed + self.attention + self.dropout
+
+    @property
+    def whole(self) -> int:
+        return self.before_mlp + self.x + self.normed + self.mlp + self.dropout
+
+
+def _bytes(mixed: bool) -> int:
+    """Of an element that matrix products and attention read."""
+    return 2 if mixed else 4
+
+
 def activation_bytes(
-    config: ModelConfig, shape: BatchShape, mixed: bool = False, dense_mask: bool = True
+    config: ModelConfig,
+    shape: BatchShape,
+    mixed: bool = False,
+    dense_mask: bool = True,
+    again: str = "none",
 ) -> int:
     """What autograd keeps of one forward pass, logits aside.
 
@@ -82,47 +132,71 @@ def activation_bytes(
         mixed: bf16 autocast: matrices and attention keep 2 bytes an element, norms 4.
         dense_mask: SDPA's mask [rows, queries, keys], and on the CPU in bf16 the probabilities of
             every head; FlexAttention has neither to speak of.
+        again: ``trainer.activation_checkpoint``.
     """
-    s = 2 if mixed else 4  # bytes of what matrix products and attention read
-    D, F = config.dim, config.resolved_hidden_dim
-    Q = config.n_heads * config.resolved_head_dim
-    K = config.resolved_kv_heads * config.resolved_head_dim
-    norm = D * 4 + D * s  # it keeps its input; its output feeds matrices
-    keys, queries = 2 * K * s, 0  # the projections' own output
-    if config.qk_norm:  # whose input they are
-        queries += Q * s
-    rotated_keys, rotated_queries = K * s, Q * s
-    mixed_values = (1 if dense_mask else 2) * Q * s  # FlexAttention's output, and head by head
-    mlp = (2 if config.mlp == "swiglu" else 1) * F * s  # what is made of it is made again
-    dropout = 2 * D if config.dropout else 0
-    attention = keys + queries + rotated_queries + mixed_values
-    whole = 2 * norm + attention + mlp + dropout
+    t = _Token.of(config, mixed, dense_mask)
     depth, N, Lc, Ln = config.n_layers, shape.rows, shape.clean, shape.noisy
+    # A block other than the last keeps of a clean token, its rotated keys included, ...
+    clean, noisy = t.whole + t.rotated_keys, t.whole
+    if again == "mlp":
+        clean, noisy = (tokens - t.normed - t.mlp - t.dropout for tokens in (clean, noisy))
+    elif again == "block":
+        clean, noisy = t.x + (t.keys + t.rotated_keys if Ln else 0), t.x
+    attending = t.x + t.normed + t.attention  # of a last block
     if Ln:
         # Clean tokens end at the last block's keys, or, where they predict, at its attention; noisy
         # ones join theirs to those of the past.
-        clean = (depth - 1) * (whole + rotated_keys) + norm + rotated_keys
-        clean += attention if config.shift else keys
-        joined = depth * 2 * K * s * (Lc + Ln)
+        last = attending if config.shift else t.x + t.normed + t.keys
+        clean = (depth - 1) * clean + last + t.rotated_keys
+        noisy = (depth - 1) * noisy + attending
+        joining = 1 if again == "block" else depth
+        joined = joining * t.joined * (Lc + Ln)
         if config.modules == "separate":  # clean executions join the question's and the plan's
-            joined += depth * 2 * K * s * Lc
-        noisy = (depth - 1) * whole + norm + attention
+            joined += depth * t.joined * Lc
         if not config.qk_norm:  # nobody reads the projection again once it is joined
-            noisy -= depth * keys
+            noisy -= joining * t.keys
         tokens = N * (Lc * clean + joined + Ln * noisy)
     else:
-        tokens = N * Lc * ((depth - 1) * (whole + rotated_keys) + norm + attention + rotated_keys)
+        tokens = N * Lc * ((depth - 1) * clean + attending + t.rotated_keys)
     # The last block's MLP, the final norm and the head see the predicted tokens only.
-    tokens += shape.predicted * (Q * s + norm + mlp + dropout + norm)
+    read = config.n_heads * config.resolved_head_dim * _bytes(mixed)
+    finished = t.x if again == "mlp" else t.x + t.normed + t.mlp + t.dropout
+    tokens += shape.predicted * (read + t.dropout + finished + t.x + t.normed)
     mask = 0
     if dense_mask:
-        mask = N * (Lc * Lc + Ln * (Lc + Ln)) * s
+        mask = N * (Lc * Lc + Ln * (Lc + Ln)) * _bytes(mixed)
         if mixed:
-            clean_layers = depth - 1 if Ln and not config.shift else depth
-            pairs = clean_layers * Lc * Lc + depth * Ln * (Lc + Ln)
-            mask += N * config.n_heads * pairs * s
+            layers = 1 if again == "block" else depth
+            clean_layers = layers - 1 if Ln and not config.shift else layers
+            pairs = clean_layers * Lc * Lc + layers * Ln * (Lc + Ln)
+            mask += N * config.n_heads * pairs * _bytes(mixed)
     copies = 2 * count_weights(config)[0] if mixed else 0  # bf16 copies of the matrices
     return tokens + mask + copies
+
+
+def again_bytes(
+    config: ModelConfig,
+    shape: BatchShape,
+    mixed: bool = False,
+    dense_mask: bool = True,
+    again: str = "none",
+) -> int:
+    """What the part of a block that the backward pass runs again keeps, until it is done with it.
+
+    Arguments as in :func:`activation_bytes`.
+    """
+    if again == "none":
+        return 0
+    t = _Token.of(config, mixed, dense_mask)
+    longest = max(shape.clean, shape.noisy)
+    part = t.normed + 2 * t.mlp + t.dropout  # and what is made of ``mlp``
+    if again == "mlp":
+        return shape.rows * longest * part
+    keys = shape.clean + shape.noisy
+    tokens = longest * (t.before_mlp + t.x + part) + keys * t.joined
+    if dense_mask and mixed:
+        tokens += config.n_heads * longest * keys * _bytes(mixed)
+    return shape.rows * tokens
 
 
 def estimate_training(
@@ -136,6 +210,7 @@ def estimate_training(
     processes: int = 1,
     sharded: bool = False,
     trained: float = 1.0,
+    activation_checkpoint: str = "none",
 ) -> MemoryEstimate:
     """Bytes one process needs for its largest batch; see the head of this file.
 
@@ -154,12 +229,13 @@ def estimate_training(
     share = -(-weights // shares)
     gathered = weights if sharded and processes > 1 else 0
     twice = 2 if processes > 1 and not sharded else 1
+    kept = (config, shape, mixed, device == "cpu", activation_checkpoint)
     return MemoryEstimate(
         weights=4 * (share + gathered),
         gradients=4 * round(trained * (share * twice + gathered)),
         optimizer=4 * -(-moments // shares),
         average=4 * share if average else 0,
-        activations=activation_bytes(config, shape, mixed, dense_mask=device == "cpu"),
+        activations=activation_bytes(*kept) + again_bytes(*kept),
         logits=cross_entropy_bytes(shape.predicted, config.vocab_size - 1, mixed),
         runtime=RUNTIME_BYTES[device],
     )

@@ -28,7 +28,7 @@ class LayerNorm(nn.LayerNorm):
     """Its output has the dtype in which matrix products run."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).to(_product_dtype(x))
+        return super().forward(x).to(product_dtype(x))
 
 
 class RMSNorm(nn.RMSNorm):
@@ -38,7 +38,7 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = _product_dtype(x)
+        dtype = product_dtype(x)
         if x.device.type == "cpu":
             return _RMSNorm.apply(x, self.weight, self.eps, dtype)
         # One dtype: mixed ones have no fused kernel.
@@ -46,7 +46,7 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, weight, self.eps).to(dtype)
 
 
-def _product_dtype(x: Tensor) -> torch.dtype:
+def product_dtype(x: Tensor) -> torch.dtype:
     """What a matrix product would round ``x`` to."""
     device = x.device.type
     mixed = torch.is_autocast_enabled(device) and x.dtype != torch.float64

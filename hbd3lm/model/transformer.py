@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,11 @@ from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.cross_entropy import linear_cross_entropy
 from hbd3lm.model.embedding import embed_tied
 from hbd3lm.model.mask import Tags, cat_tags, share_tags
-from hbd3lm.model.norm import RMSNorm, make_norm
-from hbd3lm.model.remake import remade
+from hbd3lm.model.norm import RMSNorm, make_norm, product_dtype
+from hbd3lm.model.remake import remade, run_again
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 SHARED = "shared"
 """Name of the only stack when the modules share their weights."""
@@ -159,7 +163,10 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """GELU (tanh) or SwiGLU feed-forward, which keeps what ``up`` gives for the backward pass."""
+    """GELU (tanh) or SwiGLU feed-forward, which keeps what ``up`` gives for the backward pass.
+
+    Where the backward pass runs it again, it keeps everything until then (``keep_all``).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -168,14 +175,18 @@ class MLP(nn.Module):
         self.up = nn.Linear(config.dim, hidden * (2 if self.gated else 1), bias=config.mlp_bias)
         self.down = nn.Linear(hidden, config.dim, bias=config.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep_all: bool = False) -> Tensor:
         wide = self.up(x)
         kept = wide.detach()
         if not self.gated:
             active = F.gelu(wide, approximate="tanh")
+            if keep_all:
+                return self.down(active)
             with remade(active, lambda: F.gelu(kept, approximate="tanh")):
                 return self.down(active)
         gate, up = wide.chunk(2, dim=-1)
+        if keep_all:
+            return self.down(F.silu(gate) * up)
         kept_gate, kept_up = kept.chunk(2, dim=-1)
         open_gate = F.silu(gate)
         with remade(open_gate, lambda: F.silu(kept_gate)):
@@ -204,10 +215,24 @@ class Block(nn.Module):
         """normed [N, L, D] -> [N, H, L, dh]."""
         return self.attention.queries(normed, cos, sin)
 
-    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """x [..., D] and what its heads have read [..., H * dh] -> the next block's x [..., D]."""
+    def finish(self, x: Tensor, mixed: Tensor, again: str = "none") -> Tensor:
+        """x [..., D] and what its heads have read [..., H * dh] -> the next block's x [..., D].
+
+        ``again``: what the backward pass runs again, this ``block``, its ``mlp`` or ``none``.
+        """
         x = x + self.dropout(self.attention.wo(mixed))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        if again == "mlp":
+            return run_again(self.feed_forward, x, True, random=self.is_random)
+        return self.feed_forward(x, keep_all=again == "block")
+
+    def feed_forward(self, x: Tensor, keep_all: bool = False) -> Tensor:
+        """x [..., D] -> [..., D]: the second half of the block."""
+        return x + self.dropout(self.mlp(self.mlp_norm(x), keep_all))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws random numbers."""
+        return self.training and self.dropout.p > 0
 
 
 class BlockCalls(NamedTuple):
@@ -265,6 +290,10 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.attention_backend = attention
+        self.activation_checkpoint = "none"
+        """What the backward pass runs again instead of keeping it: ``mlp``, norm and feed-forward
+        layer of every block, or ``block``, all of every block but the last (which mostly sees the
+        predicted tokens only)."""
         self.observer: AttentionObserver | None = None
         """Called in every layer that attends, where one is set."""
         names = (SHARED,) if config.modules == "shared" else ("plan", "execution")
@@ -283,7 +312,8 @@ class Transformer(nn.Module):
         keys_only: bool = False,
         embedded: Tensor | None = None,
         calls: BlockCalls = UNCOMPILED,
-    ) -> tuple[Tensor | None, Past]:
+        remember: bool = True,
+    ) -> tuple[Tensor | None, Past | None]:
         """Run ``tokens`` through a stack, seeing ``past`` and themselves under the mask rule.
 
         Args:
@@ -297,10 +327,13 @@ class Transformer(nn.Module):
                 output and MLP): for clean tokens that predict nothing.
             embedded: [N, L, D] the rows :meth:`embed` gives for ``tokens.ids``, if known already.
             calls: how each block's parts are run.
+            remember: False where nothing will read these tokens: their keys and values are let go
+                of, block by block.
 
         Returns:
             hidden states [N, L, D] after the final norm ([M, D] or [N, S, D] with ``select``; None
-            with ``keys_only``), and the past that now includes these tokens.
+            with ``keys_only``), and the past that now includes these tokens (None without
+            ``remember``).
         """
         stack, config = self.stacks[module], self.config
         x = stack.embedding(tokens.ids) if embedded is None else embedded  # [N, L, D]
@@ -308,34 +341,86 @@ class Transformer(nn.Module):
         tags = tokens.tags if past is None else past.join_tags(tokens.tags)
         backend = choose_backend(self.attention_backend, x.device, x.shape[1])
         by_row = select is not None and select.dim() == 2 and select.dtype == torch.int64
-        queries, mask = tokens.tags, None
+        dtype = product_dtype(x)  # of the queries
+        mask = build_mask(tokens.tags, tags, backend, dtype, tokens.tiles)
+        again = self.activation_checkpoint if torch.is_grad_enabled() else "none"
         keys, values = [], []
         last = len(stack.blocks) - 1
         for i, block in enumerate(stack.blocks):
-            normed, k, v = calls.keys_values(block, x, cos, sin)
-            if past is not None:
-                k, v = past.join(i, k, v)
-            keys.append(k)
-            values.append(v)
+            if again == "block" and i < last:
+                run = partial(self._run_block, i, block, calls)
+                x, k, v = run_again(run, x, cos, sin, past, mask, random=block.is_random)
+                if remember:
+                    keys.append(k)
+                    values.append(v)
+                continue
+            normed, k, v = self._keys_values(i, block, calls, x, cos, sin, past)
+            if remember:
+                keys.append(k)
+                values.append(v)
             if keys_only and i == last:
                 return None, Past(tags, keys, values)
             if by_row and i == last:
                 # Nobody reads the last block's other outputs: no queries for them.
                 x, normed = _take(x, select), _take(normed, select)
                 cos, sin = _take(cos, select, 2), _take(sin, select, 2)
-                queries, mask = Tags(*(_take(tag, select) for tag in queries)), None
-            q = calls.queries(block, normed, cos, sin)
-            if mask is None:
-                tiles = tokens.tiles if queries is tokens.tags else None
-                mask = build_mask(queries, tags, backend, q.dtype, tiles)
-            mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
-            if self.observer is not None:
-                self.observer(i, q, k, v, mask, mixed)
+                queries = Tags(*(_take(tag, select) for tag in tokens.tags))
+                mask = build_mask(queries, tags, backend, dtype)
+            mixed = self._read(i, block, calls, normed, k, v, cos, sin, mask)
             if select is not None and not by_row and i == last:
                 # Here they have been made, row by row, but go no further.
                 mixed, x = (t.flatten(0, 1)[select.flatten()] for t in (mixed, x))
-            x = calls.finish(block, x, mixed)
-        return stack.norm(x), Past(tags, keys, values)
+            x = calls.finish(block, x, mixed, again if again == "mlp" else "none")
+        return stack.norm(x), Past(tags, keys, values) if remember else None
+
+    def _keys_values(
+        self,
+        i: int,
+        block: Block,
+        calls: BlockCalls,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        past: Memory | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`Block.keys_values`, with those of the past before them."""
+        normed, k, v = calls.keys_values(block, x, cos, sin)
+        return (normed, k, v) if past is None else (normed, *past.join(i, k, v))
+
+    def _read(
+        self,
+        i: int,
+        block: Block,
+        calls: BlockCalls,
+        normed: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | BlockMask,
+    ) -> Tensor:
+        """What the heads of block ``i`` read: [N, L, H * dh]."""
+        q = calls.queries(block, normed, cos, sin)
+        mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
+        if self.observer is not None:
+            self.observer(i, q, k, v, mask, mixed)
+        return mixed
+
+    def _run_block(
+        self,
+        i: int,
+        block: Block,
+        calls: BlockCalls,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        past: Memory | None,
+        mask: Tensor | BlockMask,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Block ``i`` as a whole: the next block's x, and the keys and values it has seen."""
+        normed, k, v = self._keys_values(i, block, calls, x, cos, sin, past)
+        mixed = self._read(i, block, calls, normed, k, v, cos, sin, mask)
+        return calls.finish(block, x, mixed, "block"), k, v
 
     def embed(self, ids: Tensor, module: str = SHARED) -> tuple[Tensor, Tensor]:
         """[...] -> [..., D]; and the output head's table, for :meth:`cross_entropy`."""

@@ -10,6 +10,7 @@ from hbd3lm.errors import UserError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+ACTIVATION_CHECKPOINTS = ("none", "mlp", "block")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 LATER_SETTINGS = {
     "optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2, "freeze": None,
@@ -258,6 +259,10 @@ class TrainerConfig:
     Evaluation and sampling compute in float32."""
     attention: str = "auto"
     """``sdpa``, ``flex`` or ``auto``: FlexAttention on CUDA, SDPA elsewhere."""
+    activation_checkpoint: str = "none"
+    """What the backward pass computes a second time instead of keeping it: ``none``, ``mlp`` (norm
+    and feed-forward layer of every block) or ``block`` (all of every block but the last). For less
+    memory and more time; the same gradients."""
     compile: bool = False
     """Compile the training step (``torch.compile``); needs ``training.batching=pack``. On two CPU
     cores it was not faster; on CUDA it has not been measured."""
@@ -275,6 +280,11 @@ class TrainerConfig:
         if self.precision not in PRECISIONS:
             raise UserError(
                 f"trainer.precision={self.precision}: choose one of {', '.join(PRECISIONS)}"
+            )
+        if self.activation_checkpoint not in ACTIVATION_CHECKPOINTS:
+            raise UserError(
+                f"trainer.activation_checkpoint={self.activation_checkpoint}: choose one of "
+                f"{', '.join(ACTIVATION_CHECKPOINTS)}"
             )
         if self.compile_mode not in COMPILE_MODES:
             raise UserError(

@@ -121,6 +121,7 @@ def train(
     compiled_losses = compile_losses(config, trainer_config)
     check_freeze(config, card)
     check_lora(config, card)
+    net.activation_checkpoint = trainer_config.activation_checkpoint
     run_dir = Path(run_dir)
     folder = run_dir / "checkpoints"
     last, best = folder / "last.ckpt", folder / "best.ckpt"

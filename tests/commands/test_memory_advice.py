@@ -67,7 +67,9 @@ def test_each_of_the_three_settings_is_advised_with_a_value_that_fits(device, av
     some = replace(needs(), options={"device": device})
     total = some.estimate().total
     advice = advise(some, int(total * available), named_models(TINY))
-    assert [line.split("=")[0] for line in advice] == ["BATCH_SIZE", "MODEL_SIZE", "TOTAL_LEN"]
+    *three, last = advice
+    assert [line.split("=")[0] for line in three] == ["BATCH_SIZE", "MODEL_SIZE", "TOTAL_LEN"]
+    assert last.startswith("or compute again what is kept: trainer.activation_checkpoint=block (")
     assert advice[0].startswith(
         "BATCH_SIZE=16, which is training.batch_size=16; training.accumulate=2 keeps the step"
     )
@@ -82,6 +84,16 @@ def test_a_setting_that_does_not_suffice_alone_says_so():
     assert advice[0].startswith("BATCH_SIZE=1,") and "not enough alone" in advice[0]
     assert advice[1].startswith("MODEL_SIZE=nano") and "not enough alone" in advice[1]
     assert advice[2].startswith("TOTAL_LEN=128") and "not enough alone" in advice[2]
+
+
+def test_keeping_less_is_advised_until_there_is_nothing_left_to_drop():
+    def last(kept: str) -> str:
+        options = {"device": "cpu", "activation_checkpoint": kept}
+        return advise(replace(needs(), options=options), 10**15, named_models(TINY))[-1]
+
+    assert "trainer.activation_checkpoint=mlp (" in last("none")
+    assert "trainer.activation_checkpoint=block (" in last("mlp")
+    assert last("block").startswith("TOTAL_LEN=")
 
 
 def test_an_estimate_that_fits_still_advises_one_notch_less():

@@ -305,6 +305,13 @@ def test_a_start_from_the_store_is_named_by_its_settings_alone(open_study, steps
     assert open_study().run("tuned", settings, 0).model == before
 
 
+def test_how_a_step_is_computed_names_no_model(open_study):
+    """The same weights come of it, and they are found again."""
+    model = open_study().run("shared", [], 0).model
+    assert open_study("trainer.activation_checkpoint=block").run("shared", [], 0).model == model
+    assert open_study("trainer.precision=bf16-mixed").run("shared", [], 0).model != model
+
+
 def test_studies_side_by_side_share_trained_models(open_study, steps):
     work(open_study(folder="results/one").run("shared", [], 0))
     work(open_study(folder="results/two").run("other name", [], 0))

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 
+from hbd3lm.diffusion.objective import negative_log_likelihood
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.remake import remade
-from hbd3lm.model.transformer import MLP
+from hbd3lm.model.transformer import MLP, Transformer
+from tests.model.test_memory import FIELDS, make_batch
 
 HOOKS = "hbd3lm.model.remake.saved_tensors_hooks"
 
@@ -69,3 +71,29 @@ def test_without_a_gradient_nothing_is_hooked():
     with mock.patch(HOOKS, side_effect=AssertionError), torch.no_grad():
         mlp, x = make_mlp("gelu")
         assert torch.equal(mlp(x), mlp.down(F.gelu(mlp.up(x), approximate="tanh")))
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
+def test_what_runs_again_gives_the_same_loss_and_gradients_to_the_bit(fields, dropout, mixed):
+    shape = {"vocab_size": 300, "dim": 32, "n_layers": 3, "n_heads": 4, "dropout": dropout}
+    torch.manual_seed(0)
+    net = Transformer(ModelConfig(**shape | fields))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)  # no branch is zero
+    batch, _ = make_batch(net.config, 1)
+
+    def step(again: str) -> list[torch.Tensor]:
+        net.activation_checkpoint = again
+        net.zero_grad()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            losses = negative_log_likelihood(net, batch)
+        losses.sum().backward()
+        return [losses.detach(), *(p.grad for p in net.parameters())]
+
+    expected = step("none")
+    for again in ("mlp", "block"):
+        assert all(torch.equal(a, b) for a, b in zip(step(again), expected, strict=True)), again

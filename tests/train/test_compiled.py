@@ -31,14 +31,18 @@ COMPILED = replace(QUIET, compile=True)
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
-@pytest.mark.parametrize("modules", ["shared", "separate"])
-def test_a_compiled_step_is_compiled_once_and_equals_the_bucketed_step(modules):
+@pytest.mark.parametrize(
+    ("modules", "again"),
+    [("shared", "none"), ("separate", "none"), ("shared", "mlp"), ("separate", "block")],
+)
+def test_a_compiled_step_is_compiled_once_and_equals_the_bucketed_step(modules, again):
     """Batches of unlike documents; loss and gradient of each as computed row by row, uncompiled."""
     documents = random_documents(LAYOUT, 30)
     config = TrainingConfig(batch_size=6, batching="pack", max_steps=100)
     objective = BlockDiffusion(LAYOUT, MASK, modules)
     batches = TrainingBatches(documents, objective, config, 0)
     net = toy_net(modules=modules).double()
+    net.activation_checkpoint = again
     losses = compiled.compile_losses(config, COMPILED)
     totals = set()
 
