@@ -11,9 +11,15 @@ def resolve_precision(name: str) -> str:
     """``auto`` as bf16 on GPUs and CPUs with bf16 arithmetic, else full float32."""
     if name != "auto":
         return name
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return "bf16-mixed" if has_bf16(device) else "32-true"
+
+
+def has_bf16(device: str) -> bool:
+    """Does a ``cuda`` or ``cpu`` device multiply bf16 matrices? (False for other kinds)"""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device == "cpu" and cpu_has_bf16()
 
 
 def cpu_has_bf16() -> bool:

@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from hbd3lm.errors import UserError
 from hbd3lm.train.callbacks import WarmEMA
 from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
-from hbd3lm.train.optim import learning_rate_factor, make_optimizer
+from hbd3lm.train.optim import Muon, learning_rate_factor, make_optimizer
 from tests.toys import toy_net
 
 
@@ -94,9 +95,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
     pair = make_optimizer(nets[0], TrainingConfig(**settings))
     adamw = make_optimizer(nets[1], TrainingConfig(**(settings | {"optimizer": "adamw"})))
     matrices = [p for n, p in nets[2].named_parameters() if p.dim() == 2 and ".blocks." in n]
-    muon = torch.optim.Muon(
-        matrices, lr=0.1, weight_decay=0.3, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(matrices, lr=0.1, weight_decay=0.3, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     for step in range(3):
         for net, optimizer in zip(nets, (pair, adamw, muon)):
             fill_gradients(net, step)
@@ -108,6 +107,59 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
         assert torch.equal(got, expected), name
         if expected is by_muon:
             assert not torch.equal(by_muon, by_adamw), name
+
+
+class Newton:
+    """Muon as the papers write it, in float64: one matrix, step after step."""
+
+    def __init__(self, weight: np.ndarray, rate: float, decay: float) -> None:
+        self.weight, self.rate, self.decay = weight.copy(), rate, decay
+        self.momentum = np.zeros_like(weight)
+
+    def step(self, gradient: np.ndarray) -> np.ndarray:
+        self.momentum = 0.95 * self.momentum + 0.05 * gradient
+        x = 0.05 * gradient + 0.95 * self.momentum  # Nesterov's
+        u, s, v = np.linalg.svd(x / np.linalg.norm(x), full_matrices=False)
+        for _ in range(5):  # on the singular values alone
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        self.weight *= 1 - self.rate * self.decay
+        self.weight -= self.rate * 0.2 * math.sqrt(max(x.shape)) * (u * s) @ v
+        return self.weight
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (12, 5)])
+def test_without_bf16_multipliers_muon_orthogonalises_in_float32(shape, monkeypatch):
+    monkeypatch.setattr("hbd3lm.train.optim.has_bf16", lambda device: False)
+    rng = np.random.default_rng(0)
+    weight, *gradients = rng.normal(size=(5, *shape))
+    by_hand = Newton(weight, 0.1, 0.3)
+    parameter = torch.nn.Parameter(torch.tensor(weight, dtype=torch.float32))
+    muon = make_muon(parameter)
+    for gradient in gradients:
+        parameter.grad = torch.tensor(gradient, dtype=torch.float32)
+        muon.step()
+        expected = torch.tensor(by_hand.step(gradient), dtype=torch.float32)
+        torch.testing.assert_close(parameter.data, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("multiplied", [True, False])
+def test_with_bf16_multipliers_muon_is_torchs_to_the_bit(multiplied, monkeypatch):
+    monkeypatch.setattr("hbd3lm.train.optim.has_bf16", lambda device: multiplied)
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(8, 12)) for _ in range(2))
+    steps = [make_muon(ours).step, make_muon(theirs, torch.optim.Muon).step]
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(8, 12)
+        for step in steps:
+            step()
+    assert torch.equal(ours, theirs) is multiplied
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02)  # of moves of 0.07 a step
+
+
+def make_muon(parameter, kind=Muon):
+    return kind(
+        [parameter], lr=0.1, weight_decay=0.3, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
 
 
 def test_the_pair_of_optimisers_schedules_saves_and_loads_as_one():
