@@ -14,7 +14,7 @@ from hbd3lm.data.batching import WINDOW_STEPS, StepBatches, pack_rows
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=50)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 5))
 def test_every_document_comes_once_an_epoch(lengths, step_size, seed):
     """Counts over whole windows: the sequence of epochs is complete, only sorted within."""
@@ -29,7 +29,7 @@ def test_every_document_comes_once_an_epoch(lengths, step_size, seed):
     assert min(seen) >= 2
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(LENGTHS, st.integers(1, 9), st.permutations(range(40)))
 def test_a_step_does_not_depend_on_which_steps_were_asked_before(lengths, step_size, order):
     forwards, shuffled = (StepBatches(lengths, step_size, 1) for _ in range(2))
@@ -62,7 +62,7 @@ def test_lengths_do_not_grow_with_time_within_a_window():
     assert sorted(means) != means
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(30, 60))
 def test_packing_keeps_every_document_whole_and_no_row_over_capacity(lengths, capacity):
     rows = pack_rows(lengths, capacity)

@@ -74,7 +74,7 @@ def test_numbers_that_leave_half_a_box_do_not_fit():
     assert template.fill({Fraction(48): Fraction(48), Fraction(8): Fraction(7)}.get) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 4))
 def test_generated_problems_keep_their_promises(seed, steps):
     (old,) = generate_problems("test", 1, seed, steps, steps)

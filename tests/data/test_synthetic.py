@@ -201,7 +201,7 @@ def test_generated_splits_obey_the_rule_that_separates_them(monkeypatch):
     assert [is_test(story) for story in kept] == [False] * 100 + [True] * 100
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(["train", "test"]), st.integers(0, 10**9), st.integers(0, 20))
 def test_a_problem_does_not_depend_on_how_many_are_asked_for(split, seed, count):
     many = generate_problems(split, 20, seed=seed)

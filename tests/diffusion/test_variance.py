@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hbd3lm.diffusion.corruption import noise_by_count, noise_by_time
@@ -32,7 +32,6 @@ LAYOUT = plan_execution_layout(8, 8, 12, 4, 2)
 # -- the estimator of the NELBO -------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(1, 256), st.data())
 def test_over_all_times_a_count_weighs_one_over_m(size, data):
     """The identity both estimators of the bound rest on."""

@@ -38,7 +38,7 @@ ANY_IDS = st.lists(st.integers(0, TOKENIZER.vocab_size - 2), min_size=1, max_siz
 BYTES = st.lists(st.integers(0, 260), min_size=1, max_size=24)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ids=st.one_of(ANY_IDS, BYTES), data=st.data())
 def test_the_texts_of_the_tokens_add_up_to_the_decoded_segment(ids, data):
     order = data.draw(st.permutations(range(len(ids))))

@@ -29,7 +29,7 @@ from hbd3lm.experiments.statistics import (
     ratio_estimate,
 )
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 verdicts = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 matrices = arrays(

@@ -21,7 +21,7 @@ def test_mask_equals_brute_force_on_the_documented_layouts(layout):
     assert np.array_equal(dense_mask(tags, tags).numpy(), brute_force(*layout))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 9),
     st.integers(1, 3),

@@ -68,7 +68,7 @@ def test_a_cut_off_answer_is_repaired_even_if_it_reads_well():
     assert [attempt.finished for attempt in attempts] == [False, True]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(count=st.integers(1, 30), in_flight=st.integers(1, 12), order=st.integers(0, 10**6))
 def test_no_more_is_in_flight_than_allowed_and_every_problem_gets_done(count, in_flight, order):
     engine, recipe = ToyEngine(seed=order), toy_recipe()

@@ -69,7 +69,7 @@ def test_annotations_are_kept_on_request(tmp_path):
     assert "<<1+0=1>>" in example.execution
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(count=st.integers(1, 9), batch_size=st.integers(1, 10))
 def test_batches_cover_every_problem_once_and_in_order(tmp_path_factory, count, batch_size):
     planner = Echo()
@@ -226,7 +226,7 @@ def count_digits(text):
     return sum(char.isdigit() for char in text)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(order=st.integers(0, 10**6), in_flight=st.integers(1, 15))
 def test_plans_depend_neither_on_the_order_of_answers_nor_on_the_batch(
     tmp_path_factory, order, in_flight
@@ -443,7 +443,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_file_and_asks_nothing_tw
     assert len(read_manifest(output)["sessions"]) > 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cut=st.integers(0, 10**6))
 def test_a_journal_cut_anywhere_resumes_to_the_same_file_from_what_is_whole(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("cut")

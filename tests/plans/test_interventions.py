@@ -85,7 +85,7 @@ def test_real_plans_can_mostly_be_swapped(data_dir):
     assert sum(b is not None for _, b in swapped) > 80
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.sampled_from(["Add a and b.", "add a and b", "Multiply a by b.", "Divide a by b.", ""]),

@@ -46,7 +46,7 @@ def test_shards_cover_everything_once_and_differ_by_one_at_most(count, items):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(count=st.integers(1, 5), problems=st.integers(5, 15), seed=st.integers(0, 99))
 def test_merged_shards_are_the_file_of_a_single_run(tmp_path_factory, count, problems, seed):
     folder = tmp_path_factory.mktemp("merge")

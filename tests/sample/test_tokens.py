@@ -20,7 +20,7 @@ from hbd3lm.sample.tokens import SLICE, _invert, draw_tokens, most_probable
            elements=st.sampled_from([0.0, 0.0, 1e-6, 0.25, 1.0])),
     st.floats(0, 1, exclude_max=True),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_token_is_drawn_where_the_cumulative_sum_passes(weights, u):
     """Run by run as in one sum over the vocabulary; never a token without mass."""
     weights[:, 0] += weights.sum(1) == 0
@@ -46,7 +46,7 @@ def test_a_token_is_drawn_where_the_cumulative_sum_passes(weights, u):
     st.booleans(),
     st.integers(0, 2**16),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_most_probable_token_slice_by_slice_is_that_of_the_softmax(n, rows, biased, seed):
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(rows, 4, generator=generator, dtype=torch.float64)

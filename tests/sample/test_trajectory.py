@@ -28,7 +28,7 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
     return [Prompt(i, rng.integers(0, 7, size=rng.integers(1, 9)).tolist()) for i in range(count)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     method=st.sampled_from(["first_hitting", "ancestral", "confidence", "threshold", "ar"]),
     modules=st.sampled_from(["shared", "separate"]),

@@ -14,7 +14,7 @@ from hbd3lm.plans.numbers import count_numbers
 from hbd3lm.plans.quality import count_sentences
 
 REGEX = re.compile(plan_regex())
-SOME = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 PLAN = (
     "First, multiply the given pages/day (at half-speed) by the days' count: that is read. "
     "Then subtract it from the book's pages."
