@@ -5,7 +5,7 @@ pass keeps of the largest batch, by tensor, as ``transformer.py`` and the loss c
 compare the count with what a forward pass leaves (5 %) and with the peak of a real process (25 %).
 On CUDA it is the same count without the dense mask, and has not been measured.
 
-Elements of one token in one block: D = dim, Q = heads * head width, K = the same of keys, F = MLP.
+Elements of one token in one block: Q = heads * head width, K = the same of keys.
 """
 
 from __future__ import annotations
@@ -80,9 +80,8 @@ class _Token:
     x: int  # the residual stream, which norms keep as their input
     normed: int
     attention: int  # less rotated keys
-    keys: int  # the projection's own output, of keys and values
+    keys: int  # and values: the projection's own output, and again where a past's are before them
     rotated_keys: int
-    joined: int  # keys and values beside those of the past
     mlp: int  # what is made of it is made again
     dropout: int  # of one of two
 
@@ -99,7 +98,6 @@ class _Token:
             attention=2 * K * s + projected + Q * s + mixed_values,
             keys=2 * K * s,
             rotated_keys=K * s,
-            joined=2 * K * s,
             mlp=(2 if config.mlp == "swiglu" else 1) * config.resolved_hidden_dim * s,
             # Noise as wide as what it multiplies; CUDA's kernel keeps a byte.
             dropout=config.dim * (s if dense_mask else 1) if config.dropout else 0,
@@ -150,9 +148,9 @@ def activation_bytes(
         clean = (depth - 1) * clean + last + t.rotated_keys
         noisy = (depth - 1) * noisy + attending
         joining = 1 if again == "block" else depth
-        joined = joining * t.joined * (Lc + Ln)
+        joined = joining * t.keys * (Lc + Ln)
         if config.modules == "separate":  # clean executions join the question's and the plan's
-            joined += depth * t.joined * Lc
+            joined += depth * t.keys * Lc
         if not config.qk_norm:  # nobody reads the projection again once it is joined
             noisy -= joining * t.keys
         tokens = N * (Lc * clean + joined + Ln * noisy)
@@ -175,11 +173,7 @@ def activation_bytes(
 
 
 def again_bytes(
-    config: ModelConfig,
-    shape: BatchShape,
-    mixed: bool = False,
-    dense_mask: bool = True,
-    again: str = "none",
+    config: ModelConfig, shape: BatchShape, mixed: bool, dense_mask: bool, again: str
 ) -> int:
     """What the part of a block that the backward pass runs again keeps, until it is done with it.
 
@@ -193,7 +187,7 @@ def again_bytes(
     if again == "mlp":
         return shape.rows * longest * part
     keys = shape.clean + shape.noisy
-    tokens = longest * (t.before_mlp + t.x + part) + keys * t.joined
+    tokens = longest * (t.before_mlp + t.x + part) + keys * t.keys
     if dense_mask and mixed:
         tokens += config.n_heads * longest * keys * _bytes(mixed)
     return shape.rows * tokens

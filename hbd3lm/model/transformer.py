@@ -345,72 +345,44 @@ class Transformer(nn.Module):
         mask = build_mask(tokens.tags, tags, backend, dtype, tokens.tiles)
         again = self.activation_checkpoint if torch.is_grad_enabled() else "none"
         keys, values = [], []
-        last = len(stack.blocks) - 1
-        for i, block in enumerate(stack.blocks):
-            if again == "block" and i < last:
-                run = partial(self._run_block, i, block, calls)
-                x, k, v = run_again(run, x, cos, sin, past, mask, random=block.is_random)
-                if remember:
-                    keys.append(k)
-                    values.append(v)
-                continue
-            normed, k, v = self._keys_values(i, block, calls, x, cos, sin, past)
+
+        def note(k: Tensor, v: Tensor) -> None:
             if remember:
                 keys.append(k)
                 values.append(v)
-            if keys_only and i == last:
-                return None, Past(tags, keys, values)
-            if by_row and i == last:
-                # Nobody reads the last block's other outputs: no queries for them.
-                x, normed = _take(x, select), _take(normed, select)
-                cos, sin = _take(cos, select, 2), _take(sin, select, 2)
-                queries = Tags(*(_take(tag, select) for tag in tokens.tags))
-                mask = build_mask(queries, tags, backend, dtype)
-            mixed = self._read(i, block, calls, normed, k, v, cos, sin, mask)
-            if select is not None and not by_row and i == last:
-                # Here they have been made, row by row, but go no further.
-                mixed, x = (t.flatten(0, 1)[select.flatten()] for t in (mixed, x))
-            x = calls.finish(block, x, mixed, again if again == "mlp" else "none")
+
+        *blocks, block = stack.blocks
+        for i, earlier in enumerate(blocks):
+            run = partial(self._run_block, i, earlier, calls, again)
+            if again == "block":
+                x, k, v = run_again(run, x, cos, sin, past, mask, random=earlier.is_random)
+            else:
+                x, k, v = run(x, cos, sin, past, mask)
+            note(k, v)
+        # The last one makes no more than is asked for.
+        last = len(blocks)
+        normed, k, v = self._keys_values(last, block, calls, x, cos, sin, past)
+        note(k, v)
+        if keys_only:
+            return None, Past(tags, keys, values)
+        if by_row:
+            x, normed = _take(x, select), _take(normed, select)
+            cos, sin = _take(cos, select, 2), _take(sin, select, 2)
+            queries = Tags(*(_take(tag, select) for tag in tokens.tags))
+            mask = build_mask(queries, tags, backend, dtype)
+        mixed = self._read(last, block, calls, normed, k, v, cos, sin, mask)
+        if select is not None and not by_row:
+            # Here they have been made, row by row, but go no further.
+            mixed, x = (t.flatten(0, 1)[select.flatten()] for t in (mixed, x))
+        x = calls.finish(block, x, mixed, again if again == "mlp" else "none")
         return stack.norm(x), Past(tags, keys, values) if remember else None
-
-    def _keys_values(
-        self,
-        i: int,
-        block: Block,
-        calls: BlockCalls,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        past: Memory | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """:meth:`Block.keys_values`, with those of the past before them."""
-        normed, k, v = calls.keys_values(block, x, cos, sin)
-        return (normed, k, v) if past is None else (normed, *past.join(i, k, v))
-
-    def _read(
-        self,
-        i: int,
-        block: Block,
-        calls: BlockCalls,
-        normed: Tensor,
-        k: Tensor,
-        v: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor | BlockMask,
-    ) -> Tensor:
-        """What the heads of block ``i`` read: [N, L, H * dh]."""
-        q = calls.queries(block, normed, cos, sin)
-        mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
-        if self.observer is not None:
-            self.observer(i, q, k, v, mask, mixed)
-        return mixed
 
     def _run_block(
         self,
         i: int,
         block: Block,
         calls: BlockCalls,
+        again: str,
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
@@ -420,7 +392,25 @@ class Transformer(nn.Module):
         """Block ``i`` as a whole: the next block's x, and the keys and values it has seen."""
         normed, k, v = self._keys_values(i, block, calls, x, cos, sin, past)
         mixed = self._read(i, block, calls, normed, k, v, cos, sin, mask)
-        return calls.finish(block, x, mixed, "block"), k, v
+        return calls.finish(block, x, mixed, again), k, v
+
+    def _keys_values(
+        self, i: int, block: Block, calls: BlockCalls, x: Tensor, cos, sin, past: Memory | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`Block.keys_values`, with those of the past before them."""
+        normed, k, v = calls.keys_values(block, x, cos, sin)
+        return (normed, k, v) if past is None else (normed, *past.join(i, k, v))
+
+    def _read(
+        self, i: int, block: Block, calls: BlockCalls, normed: Tensor, k: Tensor, v: Tensor, cos,
+        sin, mask: Tensor | BlockMask,
+    ) -> Tensor:  # fmt: skip
+        """What the heads of block ``i`` read: [N, L, H * dh]."""
+        q = calls.queries(block, normed, cos, sin)
+        mixed = attend(q, k.type_as(q), v.type_as(q), mask).transpose(1, 2).flatten(2)
+        if self.observer is not None:
+            self.observer(i, q, k, v, mask, mixed)
+        return mixed
 
     def embed(self, ids: Tensor, module: str = SHARED) -> tuple[Tensor, Tensor]:
         """[...] -> [..., D]; and the output head's table, for :meth:`cross_entropy`."""

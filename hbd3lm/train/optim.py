@@ -58,7 +58,7 @@ class Muon(torch.optim.Muon):
     """torch's Muon, with float32 products where bf16 is not multiplied in hardware.
 
     torch rounds to bf16 to orthogonalise, which other processors emulate at a hundredth of the
-    rate: three quarters of a step of ``nano`` and more. For its ``match_rms_adamw`` and Nesterov's
+    rate: half to four fifths of a step of ``nano``. For its ``match_rms_adamw`` and Nesterov's
     momentum, as :func:`make_optimizer` asks for.
     """
 

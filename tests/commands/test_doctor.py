@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import hydra
 import pytest
@@ -26,6 +27,7 @@ from hbd3lm.model import mask as mask_module
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import plan_execution_layout
 from hbd3lm.model.memory import BatchShape
+from hbd3lm.model.remake import run_again
 from hbd3lm.train.config import TrainerConfig, TrainingConfig
 
 LAYOUT = plan_execution_layout(64, 32, 64, 4, 4)
@@ -158,6 +160,16 @@ def test_a_machine_too_small_is_told_before_a_step_is_tried(settings, monkeypatc
         "BATCH_SIZE=" in found["memory"].remedy and "this machine's cpu" in found["memory"].detail
     )
     assert "time" not in found
+
+
+def test_what_is_run_again_is_run_again_by_the_trial_and_counted(settings):
+    settings = [*settings, "model.n_layers=8"]
+    plain = statuses(settings)
+    with mock.patch("hbd3lm.model.transformer.run_again", wraps=run_again) as again:
+        found = statuses([*settings, "trainer.activation_checkpoint=block"])
+    assert again.called
+    assert found["gradients"].status == found["memory"].status == OK
+    assert found["memory"].detail != plain["memory"].detail
 
 
 def test_a_machine_that_a_long_run_may_fill_is_warned_about(monkeypatch):

@@ -22,6 +22,7 @@ from hbd3lm.model.layout import build_document, plan_execution_layout
 from hbd3lm.model.memory import (
     BatchShape,
     activation_bytes,
+    again_bytes,
     count_weights,
     estimate_evaluation,
     estimate_training,
@@ -91,6 +92,23 @@ def test_the_count_holds_for_next_token_prediction_and_dropout(again):
         assert wanted == pytest.approx(there, rel=0.05)
 
 
+@pytest.mark.parametrize("mixed", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("fields", [{}, FIELDS["swiglu"]], ids=["plain", "swiglu"])
+def test_what_a_part_keeps_while_it_runs_again_is_counted(fields, mixed):
+    config = ModelConfig(**({"vocab_size": 9, "dim": 64, "n_layers": 2, "n_heads": 4} | fields))
+    block = Transformer(config).stacks["shared"].blocks[0]
+    rows, length = 3, 80
+    x = torch.randn(rows, length, 64, requires_grad=True)
+    shape = BatchShape(rows, length, 0, 1)
+    with Made() as made:
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            y = block.feed_forward(x, keep_all=True)
+        # Less the next block's x, and bf16 copies of the weights.
+        there = made.bytes_left(block) - y.nbytes
+    there -= 2 * sum(p.numel() for p in block.mlp.parameters()) if mixed else 0
+    assert again_bytes(config, shape, mixed, True, "mlp") == pytest.approx(there, rel=0.1)
+
+
 class Made(TorchDispatchMode):
     """Notes every tensor that an operation gives, and whether it is still there."""
 
@@ -106,7 +124,10 @@ class Made(TorchDispatchMode):
                 self.storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
         return result
 
-    def bytes_left(self) -> int:
+    def bytes_left(self, module: torch.nn.Module) -> int:
+        """Of those that are there still, less weights of ``module``: views were made."""
+        for parameter in module.parameters():
+            self.storages.pop(parameter.untyped_storage()._cdata, None)
         return sum(size for left, size in self.storages.values() if not left.expired())
 
 
@@ -118,9 +139,7 @@ def measure_forward(config, mixed, again, autoregressive=False) -> tuple[int, in
     with Made() as made:
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             loss = negative_log_likelihood(net, batch).sum()
-        for parameter in net.parameters():  # views of them were made
-            made.storages.pop(parameter.untyped_storage()._cdata, None)
-        there = made.bytes_left()
+        there = made.bytes_left(net)
     assert loss.requires_grad  # it holds them
     # All of a vocabulary this small is kept for the backward pass.
     logits = (2 if mixed else 4) * shape.predicted * (config.vocab_size - 1)

@@ -224,6 +224,7 @@ def test_training_settings_out_of_range_are_refused_by_name(changes, message):
     "changes, message",
     [
         ({"precision": "16-mixed"}, r"trainer\.precision=16-mixed: choose one of auto"),
+        ({"activation_checkpoint": "all"}, r"trainer\.activation_checkpoint=all: choose one of"),
         ({"loggers": ("excel",)}, r"trainer\.loggers: excel: choose from csv"),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hbd3lm.errors import UserError
 from hbd3lm.model.checkpoint import ModelCard, load_network, read_checkpoint
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import build_document, plan_execution_layout
+from hbd3lm.model.remake import run_again
 from hbd3lm.model.static import ROUND, count_tokens
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.report.loss_figure import read_metrics
@@ -79,6 +81,16 @@ def run(
     about = {"name": "toy", "fingerprint": tokenizer}
     card = ModelCard(model, layout, kind, about, settings, config.lora.scales(modules))
     return train(net, objective, documents, documents[:3], config, trainer, card, folder, seed)
+
+
+def test_what_is_run_again_gives_the_same_run(tmp_path):
+    settings = {"max_steps": 3, "dropout": 0.1}
+    run(tmp_path / "kept", **settings)
+    trainer = replace(QUIET, activation_checkpoint="mlp")
+    with mock.patch("hbd3lm.model.transformer.run_again", wraps=run_again) as again:
+        run(tmp_path / "again", trainer=trainer, **settings)
+    assert again.called
+    assert_same_weights(tmp_path / "kept", tmp_path / "again")
 
 
 def interrupt_at(monkeypatch, step: int) -> None:
