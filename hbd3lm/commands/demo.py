@@ -7,6 +7,7 @@ import ipaddress
 import os
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hbd3lm.errors import UserError
 
@@ -62,15 +63,18 @@ def main(argv: list[str] | None = None) -> int:
     from hbd3lm.pretrained import HBD3LM
 
     model = HBD3LM.from_pretrained(find_checkpoint(args.checkpoint), args.device)
-    app = build_app(model)
-    try:
-        address = launch(app, args.host, args.port, args.open)
-        print(f"demo of {model.path}: {address} (Ctrl-C ends it)", flush=True)
-        if not is_local(args.host):
-            print("note: every machine that reaches this one can use it", flush=True)
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        print("closed")  # the server's thread ends with the process
+    with TemporaryDirectory(prefix="hbd3lm-demo-", ignore_cleanup_errors=True) as folder:
+        # Gradio copies what it offers to download, and keeps the copies.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        app = build_app(model, Path(folder))
+        try:
+            address = launch(app, args.host, args.port, args.open)
+            print(f"demo of {model.path}: {address} (Ctrl-C ends it)", flush=True)
+            if not is_local(args.host):
+                print("note: every machine that reaches this one can use it", flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("closed")  # the server's thread ends with the process
     return 0
 
 

@@ -62,8 +62,8 @@ def launch(app: gr.Blocks, host: str, port: int | None, inbrowser: bool = False)
     return address
 
 
-def build_app(model: HBD3LM) -> gr.Blocks:
-    """The page for ``model``."""
+def build_app(model: HBD3LM, folder: Path) -> gr.Blocks:
+    """The page for ``model``; what it offers to download is written into ``folder``."""
     layout, has_plan = model.card.layout, model.card.layout.has_plan
     tokenwise = model.card.objective == "autoregressive"
     defaults = model.sampling
@@ -150,7 +150,7 @@ def build_app(model: HBD3LM) -> gr.Blocks:
                 if not done:
                     yield html, "", gr.skip(), gr.skip(), gr.skip()
             kept = [*runs, (question, solution, False, _sampling(values))]
-            yield html, "", solution.plan or "", kept, _offer(model, kept)
+            yield html, "", solution.plan or "", kept, _offer(model, kept, folder)
 
         def solve_yours(question: str, plan: str, runs: list[Run], *values: Any) -> Iterator[tuple]:
             if not plan.strip():
@@ -161,7 +161,7 @@ def build_app(model: HBD3LM) -> gr.Blocks:
                 if not done:
                     yield html, gr.skip(), gr.skip()
             kept = [*runs, (question, solution, True, _sampling(values))]
-            yield html, kept, _offer(model, kept)
+            yield html, kept, _offer(model, kept, folder)
 
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         watching = [
@@ -176,8 +176,8 @@ def build_app(model: HBD3LM) -> gr.Blocks:
     return app
 
 
-def _offer(model: HBD3LM, runs: list[Run]) -> gr.DownloadButton:
-    return gr.DownloadButton(value=save_page(model, runs), interactive=True)
+def _offer(model: HBD3LM, runs: list[Run], folder: Path) -> gr.DownloadButton:
+    return gr.DownloadButton(value=save_page(model, runs, folder), interactive=True)
 
 
 def _describe(model: HBD3LM) -> str:
@@ -282,8 +282,8 @@ def _tokens(
     return tokens, {token.position for token in newest}
 
 
-def save_page(model: HBD3LM, runs: list[Run]) -> str:
-    """The denoising viewer of everything solved so far, as a file to download.
+def save_page(model: HBD3LM, runs: list[Run], folder: Path) -> str:
+    """The denoising viewer of everything solved so far, as a file in ``folder`` to download.
 
     What the page says of the sampling holds for all solutions; where they differ, their names tell.
     """
@@ -309,6 +309,6 @@ def save_page(model: HBD3LM, runs: list[Run]) -> str:
         records.append(record | {"gold_plan": "", "trajectory": trajectory_to_json(
             solution.trajectory)})  # fmt: skip
     about = describe_run(model.card.layout, model.path, "problems of the demo", shared)
-    page = Path(mkdtemp(prefix="hbd3lm-demo-")) / "solutions.html"
+    page = Path(mkdtemp(dir=folder)) / "solutions.html"  # visitors do not share one
     write_denoising_page(page, about, records, edit_commands(about, Path("demo")))
     return str(page)

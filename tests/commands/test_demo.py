@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def served(method: str, folder):
 
     export_method(method, folder / method)
     model = HBD3LM.from_pretrained(folder / method)
-    app = build_app(model)
+    app = build_app(model, folder)
     return model, app, serve(app, "127.0.0.1", None)
 
 
@@ -61,7 +63,7 @@ def test_the_saved_page_says_how_its_solutions_were_sampled(tmp_path):
         settings = {"method": "first_hitting", "temperature": temperature, "seed": 3}
         solved = model.solve(QUESTION, trajectory=True, **settings)
         runs.append((QUESTION, solved, False, settings))
-    one, both = (Path(save_page(model, runs[:n])).read_text(encoding="utf-8") for n in (1, 2))
+    one, both = (Path(save_page(model, runs[:n], tmp_path)).read_text("utf-8") for n in (1, 2))
     assert "sampling: first_hitting, temperature 0.5</bdi>" in one
     assert "sampling.temperature=0.5" in one and "seed=3" in one and '"id":"solution 1"' in one
     assert "temperature 0.5</bdi>" not in both and "sampling.temperature=" not in both
@@ -274,34 +276,61 @@ def test_models_without_plans_and_token_by_token_have_a_demo_too(browser, method
 # -- the command ----------------------------------------------------------------------------
 
 
-def test_the_command_serves_this_machine_alone_until_interrupted(tmp_path):
+@contextmanager
+def demo_command(folder: Path):
+    """The command on a small model, temporary files in ``folder``/tmp: process and address."""
     pytest.importorskip("gradio", reason="no gradio: pip install -e '.[demo]'")
-    export_method("hierarchical", tmp_path / "model")
+    export_method("hierarchical", folder / "model")
+    (folder / "tmp").mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "hbd3lm.cli", "demo", "--checkpoint", tmp_path / "model",
+    command = [sys.executable, "-m", "hbd3lm.cli", "demo", "--checkpoint", folder / "model",
                "--port", str(port)]  # fmt: skip
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | {"TMPDIR": str(folder / "tmp")},
         # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as p:
         try:
             line = p.stdout.readline()
-            assert f"http://127.0.0.1:{port}/ (Ctrl-C ends it)" in line, line + p.stdout.read()
-            socket.create_connection(("127.0.0.1", port), timeout=60).close()
-            p.send_signal(signal.SIGINT)
-            rest, _ = p.communicate(timeout=300)
+            address = f"http://127.0.0.1:{port}/"
+            assert f"{address} (Ctrl-C ends it)" in line, line + p.stdout.read()
+            yield p, address
         finally:
             p.kill()
+
+
+def test_the_command_serves_this_machine_alone_until_interrupted(tmp_path):
+    with demo_command(tmp_path) as (p, address):
+        urllib.request.urlopen(address, timeout=60).close()
+        p.send_signal(signal.SIGINT)
+        rest, _ = p.communicate(timeout=300)
     assert p.returncode == 0 and "Traceback" not in rest and "note:" not in rest
 
 
-def test_a_port_that_is_taken_is_told_in_one_message(tmp_path, capsys):
+def test_what_was_offered_to_download_is_gone_when_the_command_ends(browser, tmp_path):
+    with demo_command(tmp_path) as (p, address):
+        page = visit(browser, address)
+        fill(page, "question", QUESTION)
+        page.click("#solve")
+        solution(page, "own")
+        with page.expect_download() as download:
+            page.click("#page")
+        assert QUESTION in download.value.path().read_text("utf-8")
+        assert list((tmp_path / "tmp").rglob("solutions.html"))
+        page.context.close()
+        p.send_signal(signal.SIGINT)
+        p.communicate(timeout=300)
+    assert [path for path in (tmp_path / "tmp").rglob("*") if path.is_file()] == []
+
+
+def test_a_port_that_is_taken_is_told_in_one_message(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # the command sets it, for its own process
     pytest.importorskip("gradio", reason="no gradio: pip install -e '.[demo]'")
     export_method("hierarchical", tmp_path / "model")
     with socket.socket() as taken:
