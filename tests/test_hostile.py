@@ -32,7 +32,7 @@ def analysed(tmp_path_factory):
                "--output_plot", folder / "plot.png"]  # fmt: skip
     printed = ""
     for command in (generate, analyse):
-        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=600, check=True)
         printed += done.stdout.decode() + done.stderr.decode()
     return folder, printed
 

@@ -298,7 +298,7 @@ def run_script(tmp_path, **variables):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

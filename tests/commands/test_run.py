@@ -20,7 +20,7 @@ def start(*arguments: str) -> tuple[subprocess.CompletedProcess, float]:
     started = time.perf_counter()
     result = subprocess.run(
         [sys.executable, str(REPOSITORY / "main.py"), *arguments],
-        capture_output=True, text=True, timeout=120, cwd=REPOSITORY,
+        capture_output=True, text=True, timeout=600, cwd=REPOSITORY,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return result, time.perf_counter() - started

@@ -408,7 +408,7 @@ def test_two_real_processes_train_as_one_with_the_same_global_batch(tmp_path, mo
     }
     result = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "two")],
-        env=environment, capture_output=True, text=True, timeout=120,
+        env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     monkeypatch.setattr(SearchedSchedule, "DELAY", 1)
