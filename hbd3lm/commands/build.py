@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from hbd3lm.commands.settings import HierarchicalConfig, typed
+from hbd3lm.commands.settings import AlgoConfig, HierarchicalConfig, typed
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,14 +74,15 @@ def build_training_objective(
     cfg: DictConfig, card: ModelCard, tokenizer: ProblemTokenizer
 ) -> Objective:
     """The objective of a run, with the schedule that ``algo`` names."""
+    algo = typed(AlgoConfig, cfg.algo, "algo")
     return build_objective(
         card.objective,
         card.layout,
         tokenizer.mask_id,
         card.model,
-        cfg.algo.t_min,
-        cfg.algo.t_max,
-        cfg.algo.schedule,
+        algo.t_min,
+        algo.t_max,
+        algo.schedule,
     )
 
 
@@ -125,7 +126,7 @@ def build_card(cfg: DictConfig, tokenizer: ProblemTokenizer) -> ModelCard:
     return ModelCard(
         model,
         build_layout(cfg),
-        cfg.algo.objective,
+        typed(AlgoConfig, cfg.algo, "algo").objective,
         {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         OmegaConf.to_container(cfg, resolve=True),
         lora.scales(model.modules),

@@ -273,8 +273,13 @@ def check_disk(cfg: DictConfig, card: ModelCard) -> Finding:
     moments = 2 * weights - (matrices if cfg.training.optimizer == "muon" else 0)
     size = 4 * (weights * (2 if cfg.training.ema_decay else 1) + moments)
     folder = Path(cfg.run_dir).absolute()
-    while not folder.exists():
-        folder = folder.parent
+    try:
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as error:  # a name that is too long, for one
+        return Finding("disk", FAIL, f"{folder}: {error.strerror}", "choose another run_dir")
+    if not folder.is_dir():
+        return Finding("disk", FAIL, f"{folder} is a file, no folder", "choose another run_dir")
     free = shutil.disk_usage(folder).free
     detail = f"checkpoints: 4 of {gib(size)} at most; {gib(free)} free at {folder}"
     if not os.access(folder, os.W_OK):

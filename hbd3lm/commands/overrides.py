@@ -6,14 +6,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hbd3lm.commands.settings import TEXT
+
 _PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[A-Za-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE)
 """Text that Hydra reads as text without quotes: names, paths, ``32-true``."""
+_NUMBER = re.compile(r"[+-]?[\d._]+(e[+-]?\d+)?", re.IGNORECASE)
 FREE_TEXT = ("sampling.question", "sampling.plan")
 
 
 def quote_text(override: str) -> str:
-    """Quote the text of ``sampling.question=...``: commas and brackets are Hydra's grammar."""
+    """Quote the text of ``sampling.question=...``: commas and brackets are Hydra's grammar.
+
+    So is a number the name of a folder (``run_dir=2026``).
+    """
     key, _, value = override.partition("=")
+    if key in TEXT and _NUMBER.fullmatch(value):
+        return f"{key}={quote(value)}"
     if key not in FREE_TEXT or value in ("", "null") or value[0] + value[-1] in ('""', "''"):
         return override
     return f"{key}={quote(value)}"

@@ -453,6 +453,6 @@ def _train(work: Work) -> None:
 
 
 def _run_mode(settings: Sequence[str]) -> None:
-    from hbd3lm.commands.run import dispatch
+    from hbd3lm.commands.run import dispatch_or_exit
 
-    dispatch(_compose(settings))
+    dispatch_or_exit(_compose(settings))

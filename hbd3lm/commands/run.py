@@ -14,6 +14,7 @@ from hbd3lm.allocator import keep_freed_memory
 from hbd3lm.commands.compose import CONFIGS, check_overrides, options_of, refuse_contradictions
 from hbd3lm.commands.evaluate import ppl_eval, sample, sample_eval
 from hbd3lm.commands.overrides import quote_text
+from hbd3lm.commands.settings import check_text
 from hbd3lm.commands.train import train
 from hbd3lm.errors import UserError, run_command
 
@@ -84,6 +85,7 @@ def usage() -> str:
 def dispatch(cfg: DictConfig) -> int | None:
     """Run the mode the configuration names; the exit status if it is not 0."""
     keep_freed_memory()  # before torch is imported
+    check_text(cfg)
     modes = {
         "train": train,
         "ppl_eval": ppl_eval,
@@ -96,6 +98,17 @@ def dispatch(cfg: DictConfig) -> int | None:
     if cfg.mode not in modes:
         raise UserError(f"mode={cfg.mode}: choose one of {', '.join([*modes, 'experiment'])}")
     return modes[cfg.mode](cfg)
+
+
+def dispatch_or_exit(cfg: DictConfig) -> None:
+    """Run the mode as one stage of several, none of which may follow one that was cut short.
+
+    Raises:
+        SystemExit: with the mode's status, where that is not 0: stopped by a signal, and saved.
+    """
+    status = dispatch(cfg)
+    if status:
+        raise SystemExit(status)
 
 
 def doctor(cfg: DictConfig) -> int:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hbd3lm.sample.strategies import SamplingConfig
 
 T = TypeVar("T")
+MAY_BE_LEFT_OUT = ("checkpoint", "data.dir", "data.train_path", "data.valid_path",
+                   "data.test_path", "training.init_from")  # fmt: skip
+TEXT = ("run_dir", "run_name", "model.name", "eval.output_dir", *MAY_BE_LEFT_OUT)
+"""Settings that are names or paths; numbers given for them are quoted (``overrides.py``)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,22 @@ class HierarchicalConfig:
                 "hierarchical.match=parameters is for hierarchical.modules=separate: a shared "
                 "model has no other to be matched with"
             )
+
+
+@dataclass(frozen=True)
+class AlgoConfig:
+    """The ``algo`` group: what is learned, and with which noise."""
+
+    name: str
+    """Of the method."""
+    objective: str = "diffusion"
+    """``diffusion`` or ``autoregressive``."""
+    schedule: str = "loglinear"
+    """``loglinear``: times from (t_min, t_max]; ``searched``: half of it, found as a run learns."""
+    t_min: float = 1e-3
+    """Least time of the training noise."""
+    t_max: float = 1.0
+    """Greatest time of the training noise."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +169,8 @@ def typed(kind: type[T], values: Mapping[str, Any], group: str) -> T:
         # nan passes every comparison a dataclass makes to refuse what is out of bounds.
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{group}.{name}={value}: a finite number is needed")
+        if isinstance(value, int) and abs(value) >= 2**31:
+            raise UserError(f"{group}.{name}={value} is too large: it must be below 2**31")
     return kind(**content, **nested)
 
 
@@ -157,10 +179,25 @@ def _plain(value: Any) -> Any:
 
 
 def read_seed(cfg: DictConfig) -> int:
-    """``seed``, a whole number that is not negative."""
-    if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise UserError(f"seed={cfg.seed}: a whole number from 0 up is needed")
-    return cfg.seed
+    """``seed``, a whole number that is not negative and that torch takes."""
+    seed = cfg.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise UserError(f"seed={seed}: a whole number from 0 up is needed (below 2**63)")
+    return seed
+
+
+def check_text(cfg: DictConfig) -> None:
+    """Refuse what is no text where a name or a path must stand.
+
+    Raises:
+        UserError: names the key.
+    """
+    for key in TEXT:
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, str) and not (value is None and key in MAY_BE_LEFT_OUT):
+            raise UserError(
+                f"{key}={value}: text is needed; in quotes even 1.5 is: '{key}=\"1.5\"'"
+            )
 
 
 def read_sampling(cfg: DictConfig) -> SamplingConfig:

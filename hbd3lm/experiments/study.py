@@ -483,11 +483,9 @@ def _compose(overrides: tuple[str, ...]) -> DictConfig:
 
 
 def _dispatch(cfg: DictConfig) -> None:
-    from hbd3lm.commands.run import dispatch
+    from hbd3lm.commands.run import dispatch_or_exit
 
-    status = dispatch(cfg)
-    if status:  # stopped by a signal, and saved
-        raise SystemExit(status)
+    dispatch_or_exit(cfg)
 
 
 def _other_problems(cfg: DictConfig, split: str, path: Path) -> str:

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import torch
 
-from hbd3lm.errors import UserError
+from hbd3lm.errors import UserError, some_of
 from hbd3lm.files import atomic_write
 from hbd3lm.model.adapters import merge_adapters
 from hbd3lm.model.config import ModelConfig
@@ -36,6 +36,7 @@ from hbd3lm.model.transformer import Transformer
 
 KEY = "hbd3lm"
 FORMAT = 1
+OBJECTIVES = ("diffusion", "autoregressive")
 NET_PREFIX = "net."
 """How the Lightning module names the network in its state dict."""
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -80,6 +81,20 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
+        """The card that :meth:`to_dict` made ``values`` of, in this process or another.
+
+        Raises:
+            KeyError, TypeError, AttributeError: an entry is missing or of another type.
+            UserError: no such model, layout or objective.
+        """
+        for name, kind in (("tokenizer", dict), ("settings", dict), ("adapters", dict)):
+            if not isinstance(values.get(name, {}), kind):
+                raise TypeError(f"its {name} is {values[name]!r:.40}")
+        for name in ("name", "fingerprint"):
+            if not isinstance(values["tokenizer"][name], str):
+                raise TypeError(f"its tokenizer's {name} is {values['tokenizer'][name]!r:.40}")
+        if values["objective"] not in OBJECTIVES:
+            raise UserError(f"its objective is {values['objective']!r:.40}")
         return cls(
             ModelConfig(**values["model"]),
             Layout.from_dict(values["layout"]),
@@ -241,7 +256,10 @@ def _read_card(values: Any, path: Path, what: str) -> ModelCard:
         return ModelCard.from_dict(values)
     except (KeyError, TypeError, AttributeError, UserError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{what}: {path} describes no model: {reason}") from None
+        raise UserError(
+            f"{what}: {path} describes no model: {reason}; use another file"
+            f"{_others(path, _key(what))}"
+        ) from None
 
 
 def read_exported(folder: str | Path, what: str = "checkpoint") -> tuple[ModelCard, dict]:
@@ -313,7 +331,7 @@ def fingerprint_weights(net: Transformer) -> str:
 
 def _key(what: str) -> str:
     """The setting that chooses a checkpoint where ``what`` names the one that was read."""
-    return what if what.startswith("training.") else "checkpoint"
+    return what if what.startswith(("training.", "--")) else "checkpoint"
 
 
 def _others(path: Path, key: str) -> str:
@@ -338,9 +356,12 @@ def load_network(
         card, weights = read_exported(path, what)
     else:
         card, content = read_checkpoint(path, what)
+        state = content.get("state_dict")
+        if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+            raise UserError(f"{what}: {path} holds no weights; use another file")
         weights = {
             name.removeprefix(NET_PREFIX): tensor
-            for name, tensor in content.get("state_dict", {}).items()
+            for name, tensor in state.items()
             if name.startswith(NET_PREFIX)
         }
     try:
@@ -365,6 +386,13 @@ def load_network(
                 f"{what}: the weights in {path} do not fit the network it describes: {name} is "
                 f"{there}, expected {wanted}"
             )
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{what}: {path} holds weights that are no finite numbers "
+            f"({some_of(sorted(broken), 2)}): its training had diverged; use another checkpoint"
+            f"{_others(Path(path), _key(what))}"
+        )
     net = Transformer(card.model, attention)
     net.load_state_dict(weights)
     return net.eval(), card

@@ -65,8 +65,9 @@ class ModelConfig:
     have their own weights, embedding and head included, joined only by attention."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "dim", "n_layers", "n_heads"):
-            if getattr(self, name) < 1:
+        sizes = ("vocab_size", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim")
+        for name in sizes:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
         if self.head_dim is None and self.dim % self.n_heads:
             raise UserError(f"model.dim={self.dim} is no multiple of model.n_heads={self.n_heads}")
@@ -80,6 +81,11 @@ class ModelConfig:
         if self.rope_scaling is not None:
             # A list, where it was read of JSON.
             object.__setattr__(self, "rope_scaling", tuple(map(float, self.rope_scaling)))
+            if len(self.rope_scaling) != 4:
+                raise UserError(
+                    f"model.rope_scaling={list(self.rope_scaling)}: needs four numbers: factor, "
+                    "low and high frequency factor, length"
+                )
             factor, low, high, length = self.rope_scaling
             if not (factor >= 1 and 0 < low < high and length >= 1):
                 raise UserError(

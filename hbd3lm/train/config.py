@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACTIVATION_CHECKPOINTS = ("none", "mlp", "block")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
+_DEVICES = re.compile(r"auto|-1|[1-9]\d{0,3}|\d+(,\d+)+")  # more processes a node: a slip
 LATER_SETTINGS = {
     "optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2, "freeze": None,
     "init_from": None, "hierarchical.match": "operations", "pack_len": None, "lora.rank": 0,
@@ -295,8 +297,11 @@ class TrainerConfig:
             raise UserError(f"trainer.num_workers must not be negative, got {self.num_workers}")
         if self.num_nodes < 1:
             raise UserError(f"trainer.num_nodes must be at least 1, got {self.num_nodes}")
-        if str(self.devices) == "0":
-            raise UserError("trainer.devices must be at least 1, or auto; got 0")
+        if not _DEVICES.fullmatch(str(self.devices)):
+            raise UserError(
+                f"trainer.devices={self.devices}: give a number from 1 up, auto, or a list as "
+                "'trainer.devices=\"0,1\"'"
+            )
         for name in self.loggers:
             if name not in LOGGERS:
                 raise UserError(f"trainer.loggers: {name}: choose from {', '.join(LOGGERS)}")

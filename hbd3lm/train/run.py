@@ -364,7 +364,7 @@ def _make_trainer(
             plugins=plugins,
             default_root_dir=run_dir,
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"trainer: {reason} (trainer.accelerator={where.accelerator}, "

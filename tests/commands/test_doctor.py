@@ -217,6 +217,11 @@ def test_a_full_disk_is_found(tmp_path, monkeypatch):
         usage = SimpleNamespace(free=free)
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, usage=usage: usage)
         assert doctor_checks.check_disk(cfg, card).status == expected
+    (tmp_path / "a").touch()
+    found = doctor_checks.check_disk(cfg, card)
+    assert found.status == FAIL and f"{tmp_path / 'a'} is a file, no folder" in found.detail
+    cfg.run_dir = "x" * 300
+    assert doctor_checks.check_disk(cfg, card).status == FAIL
 
 
 @pytest.mark.parametrize(

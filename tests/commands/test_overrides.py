@@ -27,6 +27,14 @@ def test_any_question_reaches_the_sampler_as_typed(text):
     assert quote_text(quoted) == quoted  # a process started anew is given it again
 
 
+@pytest.mark.parametrize("name", ["2026", "1.50", "1e3", "-7", "007", "1_000"])
+def test_a_folder_may_be_called_a_number(name):
+    quoted = quote_text(f"run_dir={name}")
+    assert compose(quoted).run_dir == name
+    assert quote_text(quoted) == quoted
+    assert quote_text("training.max_steps=5") == "training.max_steps=5"
+
+
 @pytest.mark.parametrize(
     "value", [None, True, 3, 0.5, "32-true", "a, b", "null", Path("out, [1]/it's"), [1, "x y"]]
 )

@@ -135,6 +135,20 @@ def test_an_interrupted_run_is_finished(finished, tmp_path, monkeypatch):
     assert names[0].read_bytes() == names[1].read_bytes()
 
 
+def test_a_run_whose_training_was_stopped_by_a_signal_ends_there(tmp_path, monkeypatch):
+    """Its half-trained model is not scored as if it were the finished one."""
+    modes = []
+
+    def dispatch(cfg):
+        modes.append(cfg.mode)
+        return 75
+
+    monkeypatch.setattr("hbd3lm.commands.run.dispatch", dispatch)
+    with pytest.raises(SystemExit) as stop:
+        main(["--dataset", "embedded", "--output_dir", str(tmp_path), *SMALL, *TINY])
+    assert stop.value.code == 75 and modes == ["train"]
+
+
 def test_overwrite_discards_the_earlier_run(tmp_path, monkeypatch):
     flags = ["--dataset", "embedded", "--output_dir", str(tmp_path), *SMALL, *TINY]
     args = build_parser().parse_args(flags)

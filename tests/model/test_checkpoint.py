@@ -91,6 +91,45 @@ def test_weights_that_do_not_fit_the_description_are_refused(saved):
         load_network(path)
 
 
+def test_weights_that_diverged_are_refused(saved):
+    path, _, content = saved
+    name = sorted(content["state_dict"])[0]
+    content["state_dict"][name].view(-1)[0] = float("nan")
+    torch.save(content, path)
+    with pytest.raises(UserError, match=f"no finite numbers .{name.removeprefix(NET_PREFIX)}."):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("tokenizer", 5, "describes no model: its tokenizer is 5; use another file"),
+        ("tokenizer", {}, "describes no model: no 'name'"),
+        ("tokenizer", {"name": 3, "fingerprint": ""}, "its tokenizer's name is 3"),
+        ("settings", None, "its settings is None"),
+        ("adapters", [1], r"its adapters is \[1\]"),
+        ("objective", 5, "its objective is 5"),
+        ("layout", 5, "describes no model"),
+        ("model", None, "describes no model"),
+    ],
+)
+def test_a_description_of_another_shape_is_refused(saved, entry, value, message):
+    path, _, content = saved
+    content[KEY][entry] = value
+    torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("state", ["weights", {"net.a": 1}, None])
+def test_a_checkpoint_without_weights_is_refused(saved, state):
+    path, _, content = saved
+    content["state_dict"] = state
+    torch.save(content, path)
+    with pytest.raises(UserError, match="holds no weights"):
+        load_network(path)
+
+
 def test_differences_name_the_setting_and_both_values():
     card = make_card(toy_net())
     assert card.differences(card) == []
