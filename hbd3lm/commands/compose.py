@@ -64,6 +64,17 @@ def refuse_contradictions(cfg: DictConfig, overrides: list[str]) -> None:
             )
 
 
+def settle_names(cfg: DictConfig) -> None:
+    """Give the long name of a setting the value that its short name was given, and the other way.
+
+    What a run saves, and compares when it goes on, must not depend on which name was typed.
+    """
+    cfg.training.hierarchical = OmegaConf.create(
+        OmegaConf.to_container(cfg.hierarchical, resolve=True)
+    )
+    cfg.block_size = cfg.training.block_size
+
+
 def options_of(group: str) -> list[str]:
     """The files a group offers, by name: ``model`` has ``nano``, ``tiny``, ...
 

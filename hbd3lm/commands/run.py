@@ -11,7 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hbd3lm.allocator import keep_freed_memory
-from hbd3lm.commands.compose import CONFIGS, check_overrides, options_of, refuse_contradictions
+from hbd3lm.commands.compose import (
+    CONFIGS,
+    check_overrides,
+    options_of,
+    refuse_contradictions,
+    settle_names,
+)
 from hbd3lm.commands.evaluate import ppl_eval, sample, sample_eval
 from hbd3lm.commands.overrides import quote_text
 from hbd3lm.commands.settings import check_text
@@ -86,6 +92,7 @@ def dispatch(cfg: DictConfig) -> int | None:
     """Run the mode the configuration names; the exit status if it is not 0."""
     keep_freed_memory()  # before torch is imported
     check_text(cfg)
+    settle_names(cfg)
     modes = {
         "train": train,
         "ppl_eval": ppl_eval,

@@ -307,7 +307,9 @@ def _check_settings(
         was = "fsdp" if old.settings.get("sharded") else strategy
         pairs.append(("trainer.strategy", was, trainer_config.strategy))
     searched = isinstance(algo, dict) and algo["schedule"] == "searched"
-    before = LATER_SETTINGS | leaves(old.settings.get("training", {}))
+    # Older checkpoints hold what was typed under a short name there only.
+    short = leaves(old.settings.get("hierarchical", {}), "hierarchical.")
+    before = LATER_SETTINGS | leaves(old.settings.get("training", {})) | short
     now = LATER_SETTINGS | leaves(card.settings.get("training", {}))
     pairs += [
         (f"training.{name}", before.get(name), now.get(name))

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from omegaconf import OmegaConf
 
 from hbd3lm.commands import run
 from tests.commands.runs import STEPS, TINY, compose, main
@@ -77,6 +78,27 @@ def test_help_is_quick_and_shows_the_groups():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("older", [False, True], ids=["", "saved-before-names-were-settled"])
+def test_a_run_goes_on_under_the_other_name_of_a_setting(older, home, tmp_path, monkeypatch):
+    words = [
+        "mode=train",
+        *TINY,
+        *STEPS,
+        f"data.train_path={home}/train.json",
+        f"run_dir={tmp_path}",
+    ]
+    with monkeypatch.context() as patch:
+        if older:
+            patch.setattr(run, "settle_names", lambda cfg: None)
+        assert main(*words, "training.max_steps=1", "hierarchical.question_len=48") == 0
+    saved = OmegaConf.load(tmp_path / "config.yaml")
+    assert saved.hierarchical.question_len == 48
+    if not older:
+        assert saved.training.hierarchical == saved.hierarchical
+    assert main(*words, "training.max_steps=2", "training.hierarchical.question_len=48") == 0
+    assert json.loads((tmp_path / "train_summary.json").read_text())["steps"] == 2
+
+
 def test_two_processes_started_by_main_train_one_run(home, tmp_path):
     result, _ = start(
         "mode=train", *TINY, *STEPS, "trainer.devices=2", "trainer.strategy=ddp",
