@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
+import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +47,11 @@ def load_training_examples(
         print("data: one training problem; it is its own validation set")
         return examples, examples
     held_out = min(data.valid_size, max(1, len(examples) // 10))
+    if held_out < data.valid_size:
+        print(
+            f"data: {held_out} of {len(examples)} training problems held out for validation, a "
+            f"tenth, not data.valid_size={data.valid_size}"
+        )
     # A slice of the file alone: the same for every seed, model and method.
     order = np.random.default_rng(0).permutation(len(examples))
     train, valid = np.sort(order[held_out:]), order[:held_out]
@@ -100,7 +108,12 @@ def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -
     from hbd3lm.data.sources import ProblemSet, load_problems
 
     if name != "laboratory":
-        return load_problems(name, split, data.dir, limit, seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the same sentence is in fallback
+            problems = load_problems(name, split, data.dir, limit, seed=0)
+        if problems.fallback and not get_rank():
+            _announce(problems.fallback)
+        return problems
     from hbd3lm.data.synthetic.laboratory import laboratory_problems
 
     train, test = laboratory_problems(
@@ -114,3 +127,8 @@ def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -
     problems = (train if split == "train" else test)[:limit]
     kind = f"{data.min_steps} to {data.max_steps} calculations, numbers up to {data.largest_number}"
     return ProblemSet(problems, f"laboratory problems, {split}: {len(problems)} of {kind}")
+
+
+@lru_cache  # once for all splits and runs of a process that lack the same thing
+def _announce(fallback: str) -> None:
+    print(f"\nWARNING: {fallback}\n", file=sys.stderr)

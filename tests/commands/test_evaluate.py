@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from hbd3lm.commands import build
+from hbd3lm.commands import build, problems
 from hbd3lm.commands.evaluate import _load_for_evaluation
 from hbd3lm.commands.problems import load_examples
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
@@ -155,9 +155,11 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(home, tmp_path, capsys):
     assert "was trained with the tokenizer 'gsm'" in error and str(file.parent) in error
 
 
+@pytest.mark.filterwarnings("error:GSM8K")
 def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
+    problems._announce.cache_clear()
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
     monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
@@ -165,9 +167,10 @@ def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
     loaded = build.LoadedModel(net, card, None, None, tmp_path)
     monkeypatch.setattr(build, "load_model", lambda cfg: loaded)
     cfg = compose([f"run_dir={tmp_path}", "data.num_train=3", "eval.num_examples=2"])
-    with pytest.warns(UserWarning, match="NOT GSM8K"):
-        load_examples(cfg, "train")
-        _, examples, name = _load_for_evaluation(cfg)
+    load_examples(cfg, "train")
+    _, examples, name = _load_for_evaluation(cfg)
+    error = capsys.readouterr().err
+    assert error.count("WARNING: GSM8K main t") == 2 and "NOT GSM8K" in error
     assert source_dataset(tmp_path / "data" / "train.json") == "embedded"
     assert examples[0].id == "embedded_test_0"
     assert name == "embedded test (GSM8K could not be had), 2 problems"

@@ -100,6 +100,15 @@ def test_problems_without_a_plan_file_are_planned_once_for_training_and_validati
     assert [train, valid] == [load_examples(cfg, split) for split in ("train", "valid")]
 
 
+def test_fewer_held_out_than_asked_for_is_told(tmp_path, capsys):
+    write_examples(tmp_path / "train.json", make_examples(20))
+    path = f"data.train_path={tmp_path}/train.json"
+    load_training_examples(compose(path, "data.valid_size=3"))
+    assert "2 of 20 training problems held out" in capsys.readouterr().out
+    load_training_examples(compose(path, "data.valid_size=2"))
+    assert capsys.readouterr().out == ""
+
+
 def test_training_never_reads_the_test_set(tmp_path, monkeypatch, home):
     import hbd3lm.data.records
     import hbd3lm.data.sources

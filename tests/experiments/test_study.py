@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hbd3lm.commands import experiment
+from hbd3lm.commands import experiment, problems
 from hbd3lm.errors import UserError
 from hbd3lm.experiments import study
 from hbd3lm.experiments.registry import EXPERIMENTS, load_experiment
@@ -334,15 +334,18 @@ def test_what_a_study_measures_itself_is_kept_until_it_depends_on_something_else
 # -- several processes ---------------------------------------------------------------------------
 
 
-def test_problems_that_stand_in_are_named_and_kept_apart_from_the_real_ones(tmp_path, monkeypatch):
+def test_problems_that_stand_in_are_named_and_kept_apart_from_the_real_ones(
+    tmp_path, monkeypatch, capsys
+):
     """Under the same name they would pass for GSM8K ever after, also when it is to be had."""
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
     monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
     place = f"experiment.output_dir={tmp_path / 'results' / 'abstraction'}"
-    with pytest.warns(UserWarning, match="NOT GSM8K"):
-        offline = Study.open("abstraction", [place], smoke=True)
-        assert offline.examples("train")[0].id.startswith("embedded_")
+    problems._announce.cache_clear()
+    offline = Study.open("abstraction", [place], smoke=True)
+    assert offline.examples("train")[0].id.startswith("embedded_")
+    assert "NOT GSM8K" in capsys.readouterr().err
     assert offline.problems == "embedded problems, in place of gsm8k, which could not be had"
     model = offline.run("shared", [], 0).model
 
