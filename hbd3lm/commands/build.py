@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from hbd3lm.commands.settings import AlgoConfig, HierarchicalConfig, typed
-from hbd3lm.errors import UserError
+from hbd3lm.errors import UserError, some_of
 
 if TYPE_CHECKING:
     from hbd3lm.data.records import HierarchicalExample
@@ -192,12 +193,15 @@ class LoadedModel:
         )
 
 
-def load_model(cfg: DictConfig) -> LoadedModel:
+def load_model(cfg: DictConfig, given: Sequence[str] = ()) -> LoadedModel:
     """``checkpoint``, or the run folder's best, or its last; with the tokenizer it was trained on.
 
     ``checkpoint`` may also be a folder that ``hbd3lm export`` wrote.
 
     The network is on the GPU where there is one, unless trainer.accelerator=cpu.
+
+    Args:
+        given: the user's overrides; a warning names those that contradict the checkpoint.
 
     Raises:
         UserError: no checkpoint, a damaged one, or a tokenizer that is not the trained one.
@@ -215,11 +219,38 @@ def load_model(cfg: DictConfig) -> LoadedModel:
             path = folder / "last.ckpt"
     what = "checkpoint" if cfg.checkpoint is not None else "run_dir"
     net, card = load_network(path, cfg.trainer.attention, what)
+    ignored = _contradictions(cfg, given, card)
+    if ignored:
+        print(
+            f"warning: {path} is used as it was trained, with {some_of(ignored)}",
+            file=sys.stderr,
+        )
     tokenizer = load_trained_tokenizer(card, path, cfg.data.dir)
     objective = build_objective(card.objective, card.layout, tokenizer.mask_id, card.model)
     if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu":
         net.cuda()
     return LoadedModel(net, card, objective, tokenizer, path)
+
+
+_TRAINED = ("model", "algo", "tokenizer", "hierarchical", "training.block_size")
+"""What a checkpoint decides, whatever an evaluation says."""
+
+
+def _contradictions(cfg: DictConfig, given: Sequence[str], card: ModelCard) -> list[str]:
+    """Overrides that a checkpoint was not trained with, as ``key=value (not VALUE)``."""
+    trained, found = OmegaConf.create(card.settings), []
+    for override in given:
+        key = override.lstrip("+~").partition("=")[0].removeprefix("training.")
+        if key == "block_size":  # the name that older checkpoints have right, too
+            key = "training.block_size"
+        if not any(key == name or key.startswith(f"{name}.") for name in _TRAINED):
+            continue
+        if OmegaConf.is_dict(OmegaConf.select(cfg, key)):
+            key += ".name"  # model=small
+        wanted, is_there = OmegaConf.select(cfg, key), OmegaConf.select(trained, key)
+        if is_there is not None and wanted != is_there:
+            found.append(f"{key}={is_there} (not {wanted})")
+    return found
 
 
 def load_trained_tokenizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hbd3lm.evaluate.answers import GenerationRun
 
 
-def ppl_eval(cfg: DictConfig) -> None:
+def ppl_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     """NELBO per token and perplexity of plan and execution, and of every problem."""
     from hbd3lm.evaluate.perplexity import likelihoods
     from hbd3lm.files import atomic_write
@@ -28,7 +29,7 @@ def ppl_eval(cfg: DictConfig) -> None:
 
     config = typed(TrainingConfig, cfg.training, "training")
     seed = read_seed(cfg)
-    loaded, examples, token_set = _load_for_evaluation(cfg)
+    loaded, examples, token_set = _load_for_evaluation(cfg, given)
     documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
     with _explain_memory(loaded, "training.batch_size", config.batch_size):
         found = likelihoods(
@@ -91,7 +92,7 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "?" if value is None else f"{value:.{digits}f}"
 
 
-def sample_eval(cfg: DictConfig) -> None:
+def sample_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     """Plans and executions for a split: accuracy, abstraction of own plans, speed, records."""
     from hbd3lm.evaluate.answers import check_gold_answers, make_records, score_records
     from hbd3lm.files import atomic_write
@@ -99,7 +100,7 @@ def sample_eval(cfg: DictConfig) -> None:
 
     config = read_sampling(cfg)
     mode = cfg.sampling.mode
-    loaded, examples, token_set = _load_for_evaluation(cfg)
+    loaded, examples, token_set = _load_for_evaluation(cfg, given)
     if mode != "plan_only":
         check_gold_answers(examples)
     with (
@@ -174,7 +175,7 @@ def _print_scores(result: dict) -> None:
     make_console().print(table)
 
 
-def sample(cfg: DictConfig) -> None:
+def sample(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     """Solve one problem given as ``sampling.question=...``."""
     from hbd3lm.data.records import HierarchicalExample
     from hbd3lm.evaluate.answers import make_records
@@ -187,7 +188,7 @@ def sample(cfg: DictConfig) -> None:
     if plan and mode != "exec_only":
         raise UserError("sampling.plan is followed with sampling.mode=exec_only only")
     config = read_sampling(cfg)
-    loaded = build.load_model(cfg)
+    loaded = build.load_model(cfg, given)
     example = HierarchicalExample("question", question, plan or "", "", "")
     run = loaded.generate([example], config, mode)
     generation = run.generations[0]
@@ -202,12 +203,14 @@ def sample(cfg: DictConfig) -> None:
         _write_trajectories(cfg, "sample", loaded, "one question", records, run)
 
 
-def _load_for_evaluation(cfg: DictConfig) -> tuple[LoadedModel, list[HierarchicalExample], str]:
+def _load_for_evaluation(
+    cfg: DictConfig, given: Sequence[str] = ()
+) -> tuple[LoadedModel, list[HierarchicalExample], str]:
     """Model, examples and the name of the problems they are."""
     from hbd3lm.commands.problems import load_examples
 
     config = typed(EvalConfig, cfg.eval, "eval")
-    loaded = build.load_model(cfg)
+    loaded = build.load_model(cfg, given)
     model, kind = loaded.card.model, loaded.card.objective
     # The checkpoint decides, whatever model=... or block_size=... say here.
     print(

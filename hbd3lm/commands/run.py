@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -52,7 +54,7 @@ def main() -> None:
 def _hydra_main(cfg: DictConfig) -> None:
     # Once more, for --multirun: with flags of Hydra's own main() leaves the check to it.
     overrides = list(HydraConfig.get().overrides.task)
-    status = run_command(lambda: refuse_contradictions(cfg, overrides) or dispatch(cfg))
+    status = run_command(lambda: refuse_contradictions(cfg, overrides) or dispatch(cfg, overrides))
     if status:
         sys.exit(status)
 
@@ -88,16 +90,20 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def dispatch(cfg: DictConfig) -> int | None:
-    """Run the mode the configuration names; the exit status if it is not 0."""
+def dispatch(cfg: DictConfig, given: Sequence[str] = ()) -> int | None:
+    """Run the mode the configuration names; the exit status if it is not 0.
+
+    Args:
+        given: the user's overrides, for what a checkpoint decides instead.
+    """
     keep_freed_memory()  # before torch is imported
     check_text(cfg)
     settle_names(cfg)
     modes = {
         "train": train,
-        "ppl_eval": ppl_eval,
-        "sample_eval": sample_eval,
-        "sample": sample,
+        "ppl_eval": partial(ppl_eval, given=given),
+        "sample_eval": partial(sample_eval, given=given),
+        "sample": partial(sample, given=given),
         "doctor": doctor,
     }
     if cfg.mode == "experiment":

@@ -155,6 +155,19 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(home, tmp_path, capsys):
     assert "was trained with the tokenizer 'gsm'" in error and str(file.parent) in error
 
 
+def test_settings_that_the_checkpoint_decides_are_named(home, capsys):
+    words = ["eval.samples=1", "algo=ar", "model=nano", "block_size=16", "hierarchical.plan_len=64"]
+    words += ["training.hierarchical.exec_len=256", "model.dim=64"]
+    assert evaluate(home, "ppl_eval", *words) == 0
+    (warning,) = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")
+    ]
+    assert warning.endswith(
+        "best.ckpt is used as it was trained, with algo.name=hierarchical (not ar), "
+        "hierarchical.plan_len=128 (not 64), model.dim=32 (not 64)"
+    )
+
+
 @pytest.mark.filterwarnings("error:GSM8K")
 def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
     tmp_path, monkeypatch, capsys
@@ -165,7 +178,7 @@ def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
     net, card = make_model("hierarchical")
     loaded = build.LoadedModel(net, card, None, None, tmp_path)
-    monkeypatch.setattr(build, "load_model", lambda cfg: loaded)
+    monkeypatch.setattr(build, "load_model", lambda *_: loaded)
     cfg = compose([f"run_dir={tmp_path}", "data.num_train=3", "eval.num_examples=2"])
     load_examples(cfg, "train")
     _, examples, name = _load_for_evaluation(cfg)
@@ -180,7 +193,7 @@ def test_a_laboratory_that_would_test_on_training_problems_is_refused(tmp_path, 
     net, card = make_model("hierarchical")
     card.settings["data"] = {"name": "laboratory", "num_train": 30}
     loaded = build.LoadedModel(net, card, None, None, tmp_path)
-    monkeypatch.setattr(build, "load_model", lambda cfg: loaded)
+    monkeypatch.setattr(build, "load_model", lambda *_: loaded)
     small = ["data=laboratory", f"run_dir={tmp_path}", "data.num_test=2"]
     with pytest.raises(UserError, match=r"data.num_train=20: .*; repeat data.num_train=30"):
         _load_for_evaluation(compose([*small, "data.num_train=20"]))
