@@ -231,8 +231,10 @@ class Block(nn.Module):
 
     @property
     def is_random(self) -> bool:
-        """Whether it draws random numbers."""
-        return self.training and self.dropout.p > 0
+        """Whether it draws random numbers: in its own dropout or in that of adapters inside it."""
+        return self.training and any(
+            isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules()
+        )
 
 
 class BlockCalls(NamedTuple):
