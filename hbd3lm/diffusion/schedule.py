@@ -85,6 +85,8 @@ class SearchedSchedule:
 
     def at(self, step: int) -> list[LogLinearSchedule]:
         """The interval of every segment at optimiser step ``step``."""
+        if step < self.DELAY:  # nothing can be in force yet, and later its entry is written over
+            return [self.base] * (self._table.shape[1] // 2)
         start = self._table[:, 0]
         row = int(torch.where(start <= step, start, -torch.inf).argmax())
         bounds = self._table[row, 1:].view(-1, 2).tolist()

@@ -187,6 +187,8 @@ def test_a_change_at_every_step_loses_none_that_is_in_force():
         in_force = step - SearchedSchedule.DELAY
         expected = in_force / 300 if in_force >= 1 else 1.0
         assert searched.at(step)[0].high == expected
+        # The first steps, of which a resumed run plans the shape of packed batches again.
+        assert searched.at(0)[0].high == searched.at(SearchedSchedule.DELAY - 1)[0].high == 1.0
 
 
 def test_every_segment_draws_its_times_from_its_own_interval():
