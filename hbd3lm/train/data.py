@@ -13,6 +13,8 @@ from hbd3lm.data.batching import WINDOW_STEPS, StepBatches, pack_rows
 from hbd3lm.diffusion.corruption import Noise
 from hbd3lm.diffusion.likelihood import EvaluationBatch, EvaluationBatches
 from hbd3lm.diffusion.objective import Objective
+from hbd3lm.diffusion.schedule import SearchedSchedule
+from hbd3lm.errors import UserError
 from hbd3lm.model.batch import Batch
 from hbd3lm.model.layout import Document
 from hbd3lm.model.static import count_tokens, fill_up, plan_capacity, round_up, row_sizes
@@ -154,8 +156,41 @@ class EvenBatches(Dataset):
         return batch, indices, shares if index < len(self.batches) else [0.0] * len(shares)
 
 
+PREFETCH = 2
+"""Micro-batches that each process which prepares some holds ready; torch's."""
+
+
+def prefetch_factor(objective: Objective, config: TrainingConfig, num_workers: int) -> int | None:
+    """Micro-batches that each of ``num_workers`` may hold ready; None without workers.
+
+    While micro-batch i is computed, up to i + num_workers * prefetch_factor are being prepared.
+    With a searched schedule none of them may be of a step at which a change that is found now is
+    in force: which noise it got would depend on how quick the workers were.
+
+    Raises:
+        UserError: too many workers for a searched schedule.
+    """
+    if num_workers == 0:
+        return None
+    if getattr(objective, "searched", None) is None:
+        return PREFETCH
+    most = SearchedSchedule.DELAY * config.accumulate
+    if num_workers > most:
+        raise UserError(
+            f"trainer.num_workers={num_workers}: with algo.schedule=searched at most {most} "
+            f"processes may prepare batches ({SearchedSchedule.DELAY} steps of "
+            f"training.accumulate={config.accumulate} micro-batches, after which a found interval "
+            f"is in force); set trainer.num_workers={most} or fewer"
+        )
+    return min(PREFETCH, most // num_workers)
+
+
 class ProblemData(L.LightningDataModule):
-    """Training batches from where the trainer stands, and the fixed validation batches."""
+    """Training batches from where the trainer stands, and the fixed validation batches.
+
+    Raises:
+        UserError: see :func:`prefetch_factor`.
+    """
 
     def __init__(
         self,
@@ -171,6 +206,7 @@ class ProblemData(L.LightningDataModule):
         self.tiles = tiles
         self.train, self.valid, self.objective = train, valid, objective
         self.config, self.seed, self.num_workers = config, seed, num_workers
+        self.prefetch_factor = prefetch_factor(objective, config, num_workers)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
@@ -188,6 +224,7 @@ class ProblemData(L.LightningDataModule):
             batch_size=None,
             sampler=RemainingSteps(trainer, self.config.accumulate, len(batches)),
             num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=ignore_in_worker,
         )

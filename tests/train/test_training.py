@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
@@ -29,7 +30,7 @@ from hbd3lm.sample.strategies import SamplingConfig
 from hbd3lm.train import data as training_data
 from hbd3lm.train import module as training_module
 from hbd3lm.train.config import TrainerConfig, TrainingConfig
-from hbd3lm.train.data import TrainingBatches
+from hbd3lm.train.data import ProblemData, TrainingBatches
 from hbd3lm.train.run import train
 from tests.toys import FILL, MASK, VOCABULARY, random_documents
 
@@ -194,6 +195,51 @@ def test_processes_that_prepare_batches_follow_a_searched_schedule(tmp_path, mon
         objective = BlockDiffusion(LAYOUT, MASK, searched=SearchedSchedule(LogLinearSchedule(), 2))
         run(tmp_path / name, objective=objective, trainer=replace(QUIET, num_workers=workers))
     assert_same_weights(tmp_path / "none", tmp_path / "one")
+
+
+@pytest.mark.parametrize("workers, accumulate, ahead", [(2, 1, 1), (3, 2, 1), (2, 2, 2)])
+def test_processes_never_prepare_batches_past_a_change_that_is_still_to_be_found(
+    monkeypatch, workers, accumulate, ahead
+):
+    """More than 16 of them did, two micro-batches ahead each: the noise of the steps after a
+    validation depended on how many they were and how quick. Here two steps take the place of 32."""
+    monkeypatch.setattr(SearchedSchedule, "DELAY", 2)
+    config = TrainingConfig(max_steps=8, batch_size=2, accumulate=accumulate)
+    documents = random_documents(LAYOUT, 14)
+
+    def batches(num_workers: int) -> list[torch.Tensor]:
+        searched = SearchedSchedule(LogLinearSchedule(), 2)
+        objective = BlockDiffusion(LAYOUT, MASK, searched=searched)
+        data = ProblemData(documents, [], objective, config, 0, num_workers)
+        if num_workers:
+            assert data.prefetch_factor == ahead
+        data.trainer = mock.Mock(global_rank=0, world_size=1, global_step=0)
+        found = []
+        for batch in data.train_dataloader():
+            found.append(batch.batch.parts[0].noisy.ids)
+            if len(found) == 3 * accumulate:
+                time.sleep(0.5 if num_workers else 0)  # the workers do all they may
+                searched.change(3, [LogLinearSchedule(0.98, 1.0)] * 2)
+        return found
+
+    alone, shared = batches(0), batches(workers)
+    assert [ids.tolist() for ids in shared] == [ids.tolist() for ids in alone]
+
+
+def test_more_processes_than_a_searched_schedule_has_steps_to_wait_are_refused():
+    documents = random_documents(LAYOUT, 4)
+    searched = BlockDiffusion(LAYOUT, MASK, searched=SearchedSchedule(LogLinearSchedule(), 2))
+
+    def ahead(objective, workers, accumulate=1):
+        config = TrainingConfig(accumulate=accumulate)
+        return ProblemData(documents, [], objective, config, 0, workers).prefetch_factor
+
+    with pytest.raises(UserError, match=r"trainer\.num_workers=33: .* trainer\.num_workers=32 or"):
+        ahead(searched, 33)
+    assert [ahead(searched, n) for n in (0, 1, 16, 17, 32)] == [None, 2, 2, 1, 1]
+    assert ahead(searched, 33, accumulate=2) == 1
+    assert ahead(BlockDiffusion(LAYOUT, MASK), 33) == 2
+    assert ahead(Autoregressive(plan_execution_layout(8, 8, 8, 1, 1)), 33) == 2
 
 
 def test_the_gradients_variance_is_measured_on_request_and_changes_nothing(tmp_path):
