@@ -85,3 +85,73 @@ def test_a_logit_that_is_no_number_ends_in_a_message(place):
         most_probable(torch.randn(2, 3), table)
     with pytest.raises(UserError, match="not numbers"):
         draw_tokens(torch.randn(2, 3) @ table.T, 1.0, 1.0, np.zeros(2))
+
+
+# -- the nucleus and the temperature -------------------------------------------------------------
+
+SHARES = [0.15, 0.5, 0.05, 0.3]
+"""Probabilities of four tokens, in no order."""
+
+
+def draw_evenly(
+    p: list[float], temperature: float, top_p: float, n: int = 800
+) -> tuple[list[float], dict[int, float]]:
+    """Share of each token where u is (i + 0.5) / n, and the probabilities reported with them."""
+    logits = torch.tensor(p, dtype=torch.float64).log().expand(n, -1)
+    token, probability = draw_tokens(logits, temperature, top_p, (np.arange(n) + 0.5) / n)
+    shares = torch.bincount(token, minlength=len(p)).double() / n
+    return shares.tolist(), dict(zip(token.tolist(), probability.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("top_p", "expected"),
+    [
+        (1.0, [0.15, 0.5, 0.05, 0.3]),
+        (0.96, [0.15, 0.5, 0.05, 0.3]),  # 0.95 before the last one: it is needed
+        (0.9, [0.15 / 0.95, 0.5 / 0.95, 0, 0.3 / 0.95]),
+        (0.6, [0, 5 / 8, 0, 3 / 8]),  # two hold it, 5 to 3
+        (0.51, [0, 5 / 8, 0, 3 / 8]),
+        (0.49, [0, 1, 0, 0]),
+        (1e-6, [0, 1, 0, 0]),  # the most probable one is always there
+    ],
+)
+def test_the_nucleus_is_the_fewest_tokens_that_hold_its_mass_in_their_proportions(top_p, expected):
+    shares, reported = draw_evenly(SHARES, 1.0, top_p)
+    assert shares == pytest.approx(expected, abs=2e-3)
+    assert [token for token, share in enumerate(shares) if share] == sorted(reported)
+    for token, probability in reported.items():  # of the full distribution
+        assert probability == pytest.approx(SHARES[token])
+
+
+@pytest.mark.parametrize(
+    ("top_p", "expected"),
+    [(0.5, [0.0, 1.0, 0.0]), (0.75, [0.0, 2 / 3, 1 / 3]), (0.7500001, [0.25, 0.5, 0.25])],
+)
+def test_a_mass_that_tokens_hold_exactly_takes_no_further_one(top_p, expected):
+    """1/2, 1/4 and 1/4, which binary numbers hold exactly."""
+    n = 4 * 3 * 100
+    p = torch.tensor([0.25, 0.5, 0.25])
+    logits = torch.where(p == 0.5, 0.0, -torch.inf).expand(n, -1).clone()
+    logits[:, [0, 2]] = -float(np.log(2))
+    assert torch.equal(logits[0].softmax(-1), p)
+    token, _ = draw_tokens(logits, 1.0, top_p, (np.arange(n) + 0.5) / n)
+    shares = sorted((torch.bincount(token, minlength=3).double() / n).tolist())
+    # Which of the equal ones comes first does not matter.
+    assert shares == pytest.approx(sorted(expected), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [(0.5, [0.16, 0.64, 0.04, 0.16]), (2.0, [0.25, 0.5, 0.125, 0.125])],
+)
+def test_the_temperature_divides_the_logits(temperature, expected):
+    """p^(1/T), normalised: of shares 2 4 1 2 the squares 4 16 1 4; of 4 16 1 1 the roots 2 4 1 1.
+
+    The nucleus is that of the tempered distribution, and its probabilities are reported.
+    """
+    given = {0.5: [2.0, 4.0, 1.0, 2.0], 2.0: [4.0, 16.0, 1.0, 1.0]}[temperature]
+    shares, reported = draw_evenly([x / sum(given) for x in given], temperature, 1.0)
+    assert shares == pytest.approx(expected, abs=2e-3)
+    assert [reported[token] for token in range(4)] == pytest.approx(expected)
+    shares, reported = draw_evenly([x / sum(given) for x in given], temperature, 0.45)
+    assert shares == [0, 1, 0, 0] and reported[1] == pytest.approx(expected[1])
