@@ -7,13 +7,19 @@ and is left out by whoever compares, never passed on unchanged.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
 
-from hbd3lm.plans.numbers import find_numbers, number_value
+from hbd3lm.plans.numbers import (
+    cardinal_value,
+    find_numbers,
+    find_spelled_numbers,
+    number_value,
+)
 from hbd3lm.plans.rules import read_givens
 from hbd3lm.plans.semantics import GOAL_FIRST, GOAL_LAST, plan_key, plan_operations
 
@@ -204,18 +210,47 @@ def inject_numbers(
 def perturbation(texts: Sequence[str], seed: int) -> Callable[[Fraction], Fraction]:
     """A change of values of a like size to values that occur in none of ``texts``.
 
-    Whole numbers stay whole; others change by whole numbers. All are positive.
+    Whole numbers stay whole; others change by whole numbers. All are positive. Numbers in words
+    ("twelve") occur as those in digits do, and those that a calculation makes of words, too: the 2
+    of "twice" and of "half".
     """
-    used = {number_value(number) for text in texts for number in find_numbers(text)}
+    used = set().union(*map(_values, texts))
     rng = np.random.default_rng([seed, 11])
 
     def change(value: Fraction) -> Fraction:
         reach = max(10, int(abs(value)))
         candidates = [value + d for d in range(-reach, reach + 1) if d and value + d > 1]
-        free = [c for c in candidates if c not in used] or [value + reach + 1 + len(used)]
+        further = (value + d for d in itertools.count(reach + 1))
+        free = [c for c in candidates if c not in used] or [
+            next(c for c in further if c not in used)
+        ]
         return free[rng.integers(len(free))]
 
     return change
+
+
+_FACTORS = (
+    "twice doubl hal couple pair", "thrice tripl third", "quadrupl quarter fourth", "fifth",
+    "sixth dozen", "seventh", "eighth", "ninth", "tenth",
+)  # fmt: skip
+"""From 2 on: beginnings of the words in which :func:`find_spelled_numbers` finds a number that is
+no cardinal. ("half a dozen" is the only dozen among these.)"""
+
+
+def _values(text: str) -> set[Fraction]:
+    """What the numbers of ``text`` are worth, in digits and in words."""
+    found = {number_value(number) for number in find_numbers(text)}
+    for phrase in map(str.lower, find_spelled_numbers(text)):
+        whole = cardinal_value(phrase)
+        if whole is not None:
+            found.add(Fraction(whole))
+            continue
+        parts = map(cardinal_value, re.split(r"[-\s]+", phrase))  # two-thirds, two and a half
+        found.update(Fraction(part) for part in parts if part is not None)
+        for value, words in enumerate(_FACTORS, start=2):
+            if any(word in phrase for word in words.split()):
+                found.add(Fraction(value))
+    return found
 
 
 def _write(value: Fraction) -> str:

@@ -144,6 +144,28 @@ def test_wrong_numbers_are_nowhere_in_the_problem():
         assert found == inject_numbers(plan, problem.question, perturbation(texts, i))
 
 
+@pytest.mark.parametrize(
+    ("question", "values"),
+    [
+        ("Ann has 3 cats and twelve dogs.", {3, 12}),
+        ("Twenty-five boys; one hundred and five girls.", {25, 105}),
+        ("Twice as many, then a third of them, and half a dozen.", {2, 3, 6, 12}),
+        ("He doubled two-thirds of it and took a quarter.", {2, 3, 4}),
+        ("It tripled.", {3}),
+    ],
+)
+def test_wrong_numbers_are_none_that_the_problem_has_in_words(question, values):
+    """Only digits were looked at: a plan could be given the twelve of the question as wrong."""
+    found = {perturbation([question], seed)(Fraction(8)) for seed in range(400)}
+    expected = {Fraction(n) for n in range(2, 19)} - {Fraction(8), *map(Fraction, values)}
+    assert found == expected
+
+
+def test_where_every_number_near_is_taken_the_next_free_one_is():
+    question = " ".join(map(str, range(40)))
+    assert perturbation([question], 0)(Fraction(8)) == 40
+
+
 def test_a_plan_that_names_nothing_given_takes_no_numbers():
     assert inject_numbers("Add it all up.", "She has 3 pens.", lambda value: value) is None
     assert inject_numbers("Add the given pens.", "She has pens.", lambda value: value) is None
