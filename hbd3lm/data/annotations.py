@@ -170,7 +170,8 @@ def check_annotation(annotation: Annotation) -> bool:
         return error == 0
     places = len(digits["decimals"] or "")
     unit = Fraction(1, 10 ** (places + 2 * bool(digits["percent"])))  # of the last digit printed
-    return error <= unit / 2 or (places > 0 and error < unit and error <= abs(value) / 10)
+    cut_off = places > 0 and error < unit and abs(result) <= abs(value)
+    return error <= unit / 2 or (cut_off and error <= abs(value) / 10)
 
 
 def map_constants(node: ast.expr, leaf: Callable[[Decimal | int], ast.expr]) -> ast.expr:

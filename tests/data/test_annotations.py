@@ -255,6 +255,10 @@ def test_right_results_pass_to_the_digits_they_print(expression, result):
         ("2+2", "5"),
         ("5/3", "1.5"),
         ("5/3", "1.68"),
+        ("1/3", "0.34"),  # off by less than a unit, but neither rounded nor cut off
+        ("10/3", "3.34"),
+        ("-10/3", "-3.34"),
+        ("5.01*1", "5.1"),
         ("5/3", "1"),
         ("100/3", "34"),
         ("1/4", "0"),  # rounded to nothing
