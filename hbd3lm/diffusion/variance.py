@@ -108,10 +108,13 @@ class BlockMoments:
 
 
 def interval_moments(size: int, low: float, high: float, power: int) -> np.ndarray:
-    """[size]: c_power(m) for m = 1..size; see the head of this file."""
+    """[size]: c_power(m) for m = 1..size; see the head of this file.
+
+    Infinite where t^(m - power) cannot be integrated: from ``low=0`` on, for m < power.
+    """
     # In log t the integrand is smooth down to the smallest times, whose weight is the largest.
     nodes, weights = np.polynomial.legendre.leggauss(max(128, 2 * size))
-    first, last = math.log(max(low, 1e-12)), math.log(high)
+    first, last = math.log(low or 1e-12), math.log(high)
     log_t = first + (last - first) * (nodes + 1) / 2  # [nodes]
     m = np.arange(1, size + 1)[:, None]
     log_binomial = np.array(
@@ -121,16 +124,23 @@ def interval_moments(size: int, low: float, high: float, power: int) -> np.ndarr
         log_1mt = np.log1p(-np.exp(log_t))
     log_rest = np.where(m == size, 0.0, (size - m) * log_1mt)
     density = np.exp(log_binomial + (m - power + 1) * log_t + log_rest)  # dt = t dlog(t)
-    return density @ weights * (last - first) / 2 / (high - low)
+    integral = density @ weights * (last - first) / 2 / (high - low)
+    return np.where((low == 0) & (m[:, 0] < power), np.inf, integral)
 
 
 def estimator_variance(moments: np.ndarray, interval: LogLinearSchedule) -> float:
-    """Variance of the NELBO estimate of one block, over blocks and noise, in square nats."""
+    """Variance of the NELBO estimate of one block, over blocks and noise, in square nats.
+
+    Infinite for an interval from 0 on (unless a block with one masked token costs nothing): the
+    weight of that token is 1 / t.
+    """
     size = moments.shape[1]
-    mean, square = (
-        float(moments[k - 1] @ interval_moments(size, interval.low, interval.high, k))
-        for k in (1, 2)
-    )
+    sums = []
+    for k in (1, 2):
+        factors = interval_moments(size, interval.low, interval.high, k)
+        there = moments[k - 1] > 0
+        sums.append(float(moments[k - 1, there] @ factors[there]))
+    mean, square = sums
     return square - mean**2
 
 
@@ -161,12 +171,17 @@ class SearchResult:
         return min(range(len(self.variances)), key=lambda i: self.variances[i])
 
     def to_dict(self) -> dict:
+        """JSON-ready: None for a variance that is infinite."""
         return {
             "segment": self.segment,
             "block_size": self.block_size,
             "chosen": [self.intervals[self.best].low, self.intervals[self.best].high],
             "table": [
-                {"beta": interval.low, "omega": interval.high, "variance": variance}
+                {
+                    "beta": interval.low,
+                    "omega": interval.high,
+                    "variance": variance if math.isfinite(variance) else None,
+                }
                 for interval, variance in zip(self.intervals, self.variances)
             ],
         }

@@ -60,7 +60,8 @@ def _write(path: Path, step: int, results: list[SearchResult]) -> None:
         for line in kept:
             file.write(line + "\n")
         for result in results:
-            file.write(json.dumps({"step": step, **result.to_dict()}) + "\n")
+            line = json.dumps({"step": step, **result.to_dict()}, allow_nan=False)
+            file.write(line + "\n")
 
 
 def measure_gradient(module: L.LightningModule) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -51,6 +52,17 @@ def test_the_moments_of_a_block_of_two_are_those_of_the_integrals_by_hand(low, h
     mean, square = moments[0] @ first, moments[1] @ second
     expected = square - mean**2
     assert estimator_variance(moments, LogLinearSchedule(low, high)) == pytest.approx(expected)
+
+
+def test_from_time_zero_on_the_variance_is_infinite_and_not_some_number():
+    """The integral of 1 / t was taken from 1e-12 on: 27 nats squared, whatever the block."""
+    assert interval_moments(1, 0.0, 1.0, 2).tolist() == [math.inf]
+    assert interval_moments(3, 0.0, 1.0, 2) == pytest.approx([math.inf, 1.5, 0.5])  # 3 / 2, 1 / 2
+    assert interval_moments(2, 1e-15, 1.0, 2)[0] == pytest.approx(2 * (math.log(1e15) - 1))
+    moments = np.array([[3.0, 5.0], [10.0, 30.0]])
+    assert estimator_variance(moments, LogLinearSchedule(0.0, 0.5)) == math.inf
+    moments[:, 0] = 0  # one masked token costs nothing: 30 c_2(2) - (5 c_1(2))^2
+    assert estimator_variance(moments, LogLinearSchedule(0.0, 1.0)) == pytest.approx(30 - 2.5**2)
 
 
 @torch.no_grad()
@@ -121,6 +133,10 @@ def test_the_search_tries_half_intervals_and_chooses_the_smallest_variance():
         low, high = result.intervals[3].low, result.intervals[3].high
         by_hand = result.block_size * (math.log(high / low) / (high - low) - 1)
         assert result.variances[3] == pytest.approx(by_hand, rel=1e-5)
+        assert result.variances[:2] == (math.inf, math.inf)  # of (0, 1] and (0, 0.5]
+        written = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+        assert [row["variance"] for row in written["table"][:2]] == [None, None]
+        assert [row["variance"] for row in written["table"][2:]] == list(result.variances[2:])
     assert len(plan.to_dict()["table"]) == 12
 
 

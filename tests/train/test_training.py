@@ -242,6 +242,26 @@ def test_more_processes_than_a_searched_schedule_has_steps_to_wait_are_refused()
     assert ahead(Autoregressive(plan_execution_layout(8, 8, 8, 1, 1)), 33) == 2
 
 
+@pytest.mark.parametrize("schedule", ["fixed", "searched"])
+def test_times_from_zero_on_are_never_chosen_and_the_logs_can_be_read(tmp_path, schedule):
+    """Their estimator has no variance; the search goes on among the others."""
+    base = LogLinearSchedule(0.0, 1.0)
+    searched = SearchedSchedule(base, 2) if schedule == "searched" else None
+    objective = BlockDiffusion(LAYOUT, MASK, schedule=base, searched=searched)
+    run(tmp_path, objective=objective, max_steps=4, valid_every=2)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    lines = (tmp_path / "schedule_search.jsonl").read_text().splitlines()
+    for line in (json.loads(line, parse_constant=refuse) for line in lines):
+        assert line["chosen"][0] > 0
+        assert [row["variance"] is None for row in line["table"]] == [True, True, *[False] * 10]
+    metrics = read_metrics(tmp_path / "logs")
+    assert {value for _, value in metrics["valid/plan_variance"]} == {float("inf")}
+    assert all(np.isfinite(value) for _, value in metrics["valid/plan_best_variance"])
+
+
 def test_the_gradients_variance_is_measured_on_request_and_changes_nothing(tmp_path):
     run(tmp_path / "with", gradient_draws=3)
     run(tmp_path / "without")
