@@ -443,7 +443,7 @@ def sampling_cost(
     module = layout.segments[0].name
     for spec, length, n_steps in zip(layout.segments, problem.segments, steps):
         size = spec.block_size
-        n_steps = min(n_steps, size)
+        masked = masked_by_step(size, n_steps)
         if config.modules == "separate" and spec.name != module:
             # The other module cannot commit what this one wrote: a pass for that alone.
             pairs = pending * (cached + pending)
@@ -451,9 +451,8 @@ def sampling_cost(
             evaluations, tokens = evaluations + 1, tokens + pending
             cached, pending, module = cached + pending, 0, spec.name
         for _ in range(-(-length // size)):
-            for step in range(n_steps):
+            for left in masked:
                 run = pending + size
-                left = size - step * size // n_steps
                 predicted = left if asked == "masked" else 1
                 keys = cached + run
                 last = (predicted, predicted * keys)
@@ -462,6 +461,20 @@ def sampling_cost(
                 cached, pending = cached + pending, 0
             pending = size
     return SamplingCost(total, evaluations, tokens)
+
+
+def masked_by_step(size: int, steps: int) -> list[int]:
+    """Tokens of a block that are masked before each step, as ``sampling.method=confidence`` decides
+    them: an equal share of what is left, rounded up.
+
+    >>> masked_by_step(16, 3)
+    [16, 10, 5]
+    """
+    steps, left, found = min(steps, size), size, []
+    for remaining in range(steps, 0, -1):
+        found.append(left)
+        left -= -(-left // remaining)
+    return found
 
 
 def _next_token_cost(config: ModelConfig, problem: Lengths) -> SamplingCost:

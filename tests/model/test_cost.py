@@ -23,6 +23,7 @@ from hbd3lm.model.cost import (
     evaluation_operations,
     expected_shapes,
     forward_operations,
+    masked_by_step,
     optimizer_operations,
     parameters_by_module,
     sampling_cost,
@@ -35,7 +36,7 @@ from hbd3lm.model.memory import BatchShape, activation_bytes
 from hbd3lm.model.transformer import Transformer
 from hbd3lm.sample.cache import GROWTH
 from hbd3lm.sample.decoder import Decoder, Prompt, SpecialIds
-from hbd3lm.sample.strategies import SamplingConfig
+from hbd3lm.sample.strategies import BlockState, Confidence, SamplingConfig
 from hbd3lm.train.config import TrainingConfig
 from hbd3lm.train.optim import make_optimizer
 from tests.toys import FILL, MASK, random_documents, toy_net
@@ -260,15 +261,16 @@ def test_operations_of_the_optimiser_are_those_torch_counts(fields):
 
 
 @pytest.mark.parametrize("modules", ["shared", "separate"])
-@pytest.mark.parametrize("asked", ["one", "masked", "quarters"])
+@pytest.mark.parametrize("asked", ["one", "masked", "halves", "thirds"])
 def test_operations_of_a_sampled_problem_are_those_torch_counts(asked, modules):
     net = toy_net(modules=modules)
     ids = SpecialIds(mask=MASK, fill=FILL, ends={"plan": -1, "execution": -1})
     settings, cost = {"method": "confidence"}, {"asked": "masked"}
     if asked == "one":
         settings, cost = {"method": "first_hitting", "temperature": 1.0}, {}
-    elif asked == "quarters":
-        settings["steps"], cost["steps"] = 2, (2, 2)
+    elif asked != "masked":  # thirds of four tokens: 2, 1 and 1
+        steps = {"halves": 2, "thirds": 3}[asked]
+        settings["steps"], cost["steps"] = steps, (steps, steps)
     decoder = Decoder(net, LAYOUT, ids, SamplingConfig(**settings))
     samples = []
     found = counted_by_operator(
@@ -278,6 +280,20 @@ def test_operations_of_a_sampled_problem_are_those_torch_counts(asked, modules):
     check_sampling(found, expected, net.config)
     assert samples[0].evaluations == expected.evaluations == decoder.statistics.rows
     assert decoder.statistics.positions == expected.tokens
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7, 16, 40])
+def test_the_positions_of_every_step_are_those_the_decoder_asks_about(steps):
+    """With 3 steps for 16 tokens 11 and 6 were counted in the later ones; 10 and 5 are asked."""
+    for size in range(1, 17):
+        strategy, step = Confidence(steps, None), np.zeros(1, dtype=np.int64)
+        masked, found = np.ones((1, size), dtype=bool), []
+        while masked.any():
+            state = BlockState(masked, np.zeros(1, int), np.ones(1, int), step, np.array([size]))
+            asked = strategy.choose(state)
+            found.append(int(asked.sum()))
+            masked = masked & ~strategy.decide(state, asked, np.full((1, size), 0.5))
+        assert masked_by_step(size, steps) == found
 
 
 def test_operations_of_a_problem_sampled_token_by_token_are_those_torch_counts():
