@@ -10,11 +10,16 @@ import pytest
 import torch
 
 from hbd3lm.diffusion.objective import Autoregressive, BlockDiffusion
-from hbd3lm.evaluate.perplexity import perplexities, score_documents, summarise
+from hbd3lm.evaluate.perplexity import likelihoods, score_documents, summarise
 from hbd3lm.model.layout import build_document, plan_execution_layout
 from tests.toys import FILL, MASK, VOCABULARY, random_documents, toy_net
 
 LAYOUT = plan_execution_layout(8, 8, 16, 4, 8)
+
+
+def perplexities(*args, **options) -> dict:
+    """The summary of ``likelihoods``."""
+    return likelihoods(*args, **options).summary()
 
 
 def uniform_net(**changes):
@@ -138,6 +143,25 @@ def test_the_error_of_the_draws_is_the_one_worked_out_by_hand():
     assert result["perplexity_noise_low"] == pytest.approx(math.exp(2 - 0.392))
     assert result["perplexity_noise_high"] == pytest.approx(math.exp(2 + 0.392))
     assert result["standard_error"] == pytest.approx(0.5)
+
+
+def test_the_variance_of_the_draws_is_that_of_the_turns_mean_worked_out_by_hand(monkeypatch):
+    """Two turns of two documents. Variances between the turns, with n - 1: plan 2 and 2, execution
+    0 and 8, both together 2 and 18; their sums are halved, as the mean of two turns is reported."""
+    turns = [np.array([[1.0, 4.0], [2.0, 6.0]]), np.array([[3.0, 4.0], [4.0, 10.0]])]
+    tokens = np.array([[2.0, 4.0], [2.0, 4.0]])
+
+    def score(net, objective, documents, samples, batch_size, seed, progress, turn):
+        return turns[turn], tokens
+
+    monkeypatch.setattr("hbd3lm.evaluate.perplexity.score_documents", score)
+    objective, documents = BlockDiffusion(LAYOUT, MASK), random_documents(LAYOUT, 2)
+    found = likelihoods(None, objective, documents, 1, 1, precision=1e-6, max_samples=2)
+    assert found.nats.tolist() == [[2, 4, 6], [3, 8, 11]]
+    assert found.noise == pytest.approx([(2 + 2) / 2, (0 + 8) / 2, (2 + 18) / 2])
+    parts = found.summary()["segments"]
+    assert parts["plan"]["noise_error"] == pytest.approx(math.sqrt(2) / 4)
+    assert (found.draws, found.reached) == (2, False)
 
 
 def test_turns_are_taken_until_the_draws_are_precise_enough():

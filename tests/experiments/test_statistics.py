@@ -266,6 +266,21 @@ def test_a_model_does_not_differ_from_itself_and_seeds_may_come_in_any_order(x):
     assert crossed_error([x[:, ::-1]]) == pytest.approx(error)
 
 
+def test_the_seeds_of_two_sides_are_resampled_apart():
+    """Two seeds a side, 0 and 1 on every problem. A side's mean of two draws has the variance 1/8,
+    the difference 1/4: the bootstrap's interval is [-1, 1], for one resample in 16 has -1. With
+    the same draws on both sides every resample would be 0.
+
+    By the analysis of variance it is 1/2 with two degrees of freedom: stretched by t(2) = 4.303
+    times root 1/2 over 1.96 times root 1/4.
+    """
+    scores = np.array([[0.0] * 5, [1.0] * 5])
+    found = difference_estimate(scores, scores)
+    assert found.value == 0
+    stretch = 4.303 * math.sqrt(1 / 2) / (1.96 * math.sqrt(1 / 4))
+    assert (found.low, found.high) == pytest.approx((-stretch, stretch), rel=0.05)
+
+
 def test_models_that_are_always_right_may_differ_as_much_as_their_problems_can_hide():
     right = np.ones((2, 20), dtype=bool)
     found = accuracy_difference_estimate(right, right)
