@@ -20,7 +20,7 @@ from hbd3lm.plans.numbers import (
     find_spelled_numbers,
     number_value,
 )
-from hbd3lm.plans.rules import read_givens
+from hbd3lm.plans.rules.givens import read_givens
 from hbd3lm.plans.semantics import GOAL_FIRST, GOAL_LAST, plan_key, plan_operations
 
 EXCHANGED = {"add": "subtract", "subtract": "add", "multiply": "divide", "divide": "multiply"}

@@ -31,7 +31,7 @@ class Planner(Protocol):
 
 # name -> "module:class"; imported when asked for.
 _REGISTRY: dict[str, str] = {
-    "rules": "hbd3lm.plans.rules:RulesPlanner",
+    "rules": "hbd3lm.plans.rules.planner:RulesPlanner",
     "socratic": "hbd3lm.plans.socratic:SocraticPlanner",
 }
 

@@ -19,7 +19,9 @@ import numpy as np
 
 from hbd3lm.data.annotations import strip_annotations
 from hbd3lm.plans.numbers import count_spelled_numbers
-from hbd3lm.plans.rules import MAX_CHARACTERS, Expression, Number, Sum, parse_steps
+from hbd3lm.plans.rules.expressions import Expression, Number, Sum
+from hbd3lm.plans.rules.planner import MAX_CHARACTERS
+from hbd3lm.plans.rules.steps import parse_steps
 from hbd3lm.plans.wording import word_set
 
 # A fraction or percentage of something: a product or a quotient, the plan does not say which.

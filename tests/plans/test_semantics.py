@@ -14,7 +14,7 @@ from hbd3lm.data.annotations import strip_annotations
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.data.sources import load_problems
 from hbd3lm.plans import semantics as s
-from hbd3lm.plans.rules import plan_problem
+from hbd3lm.plans.rules.planner import plan_problem
 
 KINDS = ("add", "subtract", "multiply", "divide")
 

@@ -14,7 +14,7 @@ from hbd3lm.commands.apply_review import main as apply_review
 from hbd3lm.data.annotations import execution_text
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
 from hbd3lm.data.sources import load_problems
-from hbd3lm.plans.rules import plan_problem
+from hbd3lm.plans.rules.planner import plan_problem
 from tests.browser import CONTRAST, UNNAMED, launch, open_page
 from tests.hostile import MEGABYTE, QUESTIONS, rows
 

@@ -8,18 +8,10 @@ from hypothesis import strategies as st
 from hbd3lm.data.records import Problem
 from hbd3lm.data.sources import load_problems
 from hbd3lm.plans.numbers import find_numbers, find_spelled_numbers
-from hbd3lm.plans.rules import (
-    MAX_WORDS,
-    Number,
-    Product,
-    RulesPlanner,
-    Sum,
-    find_purpose,
-    parse_expression,
-    plan_problem,
-    read_givens,
-    read_steps,
-)
+from hbd3lm.plans.rules.expressions import Product
+from hbd3lm.plans.rules.planner import RulesPlanner, plan_problem
+from hbd3lm.plans.rules.sentences import MAX_WORDS
+from hbd3lm.plans.rules.steps import read_steps
 from hbd3lm.plans.wording import has_numbers
 
 
@@ -100,29 +92,6 @@ def test_the_plan_says_which_earlier_step_answers_the_question():
     assert text.endswith("The answer is how many hats Ann has.")
 
 
-@pytest.mark.parametrize(
-    ("left", "mark", "right", "purpose"),
-    [
-        ("Natalia sold ", "\ue010", " clips in May.", "how many clips Natalia sold in May"),
-        ("Weng earns ", "\ue011", " per minute.", "how much Weng earns per minute"),
-        ("So the total cost of cookies is ", "\ue011", "", "the total cost of cookies"),
-        ("There are ", "\ue010", " pages left to read.", "how many pages there are left to read"),
-        ("Tom's dog is ", "\ue010", " years old currently.", "how old Tom's dog is currently"),
-        ("Then find the time on laundry: ", "\ue010", " minutes", "the time on laundry"),
-        ("For 6 lemons, he pays ", "\ue011", ".", "how much he pays for the given lemons"),
-        ("", "\ue010", " children are boys.", "how many children are boys"),
-        ("Purple = ", "\ue010", " pages", "the pages for Purple"),
-    ],
-)  # fmt: skip
-def test_what_a_step_finds_is_read_off_the_words_around_its_equation(left, mark, right, purpose):
-    assert find_purpose(left, mark, right, None)[0] == purpose
-
-
-def test_a_claim_before_because_says_what_is_found():
-    purpose = find_purpose("He eats 32 slices on Monday because ", "\ue010", "", 32)[0]
-    assert purpose == "how many slices he eats on Monday"
-
-
 def test_plain_equations_count_where_a_line_has_no_annotation():
     steps = read_steps("She has 54*5 = $270.00 now.\nFemale:44(.50)=22\n#### 22")
     assert [step.result for step in steps] == [270, 22]
@@ -165,29 +134,6 @@ def test_one_svamp_equation_becomes_one_sentence_with_the_question():
     )
     assert text.startswith("Subtract ")
     assert text.endswith("to answer: how much do you have to pay to buy each pack?")
-
-
-def test_expressions_ignore_units_and_refuse_what_is_no_arithmetic():
-    product = Product(((True, Number(7)), (True, Number(6))))
-    assert parse_expression("7 stickers/page * 6 pages") == product
-    assert parse_expression("7 x 6") == parse_expression("7 × 6") == product
-    assert parse_expression("$5 - $2") == Sum(((True, Number(5)), (False, Number(2))))
-    for text in ("", "7", "x + 3 =", "3 + ", "two", "2**3", "__import__('os')"):
-        assert parse_expression(text) is None, text
-
-
-def test_givens_are_read_in_digits_and_in_words():
-    names = {g.value: g.name for g in read_givens("Six cats eat 250 grams a day; 20% of $40 tips.")}
-    assert names[6] == "the given cats"
-    assert names[250] == "the given grams per day"
-    assert names[20] == "the given percentage"
-
-
-def test_a_long_line_of_operands_is_read_at_once():
-    """Reading equations with one big regular expression took seconds for such a line."""
-    sum_of_bills = " + ".join(f"{n} * ${n} bills" for n in range(2, 60))
-    steps = read_steps(f"The till has {sum_of_bills}, or {sum_of_bills} = $<<2+3=5>>5.\n#### 5")
-    assert len(steps) == 1
 
 
 PIECES = """First find the total Ann has 3 $4.50 = + * / ( ) <<3+4=7>>7 <<5=5>>5 <<1/0=0>> because
