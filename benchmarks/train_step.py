@@ -117,8 +117,9 @@ def load_documents(settings: Settings) -> tuple[ProblemTokenizer, Layout, list[D
     """
     from hbd3lm.data.annotations import execution_text
     from hbd3lm.data.encoding import Caps, encode_examples
+    from hbd3lm.data.local_files import DATA_DIR_VARIABLE
     from hbd3lm.data.records import HierarchicalExample
-    from hbd3lm.data.sources import DATA_DIR_VARIABLE, load_problems
+    from hbd3lm.data.sources import load_problems
     from hbd3lm.data.tokenizer import load_tokenizer
     from hbd3lm.model.layout import build_document, plan_execution_layout
     from hbd3lm.plans.planner import load_planner

@@ -144,7 +144,7 @@ def _split_of_plans(path: Path) -> str:
 
 def _source_of_ids(ids: list[str]) -> str | None:
     """The data set whose problems have such ids (``gsm8k_test_0``), if all are of one."""
-    from hbd3lm.data.sources import DATASETS
+    from hbd3lm.data.catalogue import DATASETS
 
     names = {re.sub(r"_(train|test)_\d+$", "", i) for i in ids}
     (name,) = names if len(names) == 1 else (None,)
@@ -195,7 +195,7 @@ def _last_parts(problem_set: str) -> str:
 
 def _licence(given: str | None, sources: list[str | None]) -> tuple[str | None, list[str]]:
     """The licence to state, and what to tell the user about it."""
-    from hbd3lm.data.sources import licence_of
+    from hbd3lm.data.catalogue import licence_of
 
     if given:
         return given, []
@@ -206,7 +206,7 @@ def _licence(given: str | None, sources: list[str | None]) -> tuple[str | None, 
 
 
 def _on_the_hub(sources: list[str | None]) -> list[str]:
-    from hbd3lm.data.sources import published_as
+    from hbd3lm.data.catalogue import published_as
 
     names = [published_as(source)[1] for source in sources if source]
     return list(dict.fromkeys(name for name in names if name))

@@ -491,7 +491,8 @@ def _dispatch(cfg: DictConfig) -> None:
 def _other_problems(cfg: DictConfig, split: str, path: Path) -> str:
     """What names the problems of the user's folder, if ``path`` was made of others; else empty."""
     from hbd3lm.commands.problems import load_problem_set
-    from hbd3lm.data.sources import local_folder, published_as
+    from hbd3lm.data.catalogue import published_as
+    from hbd3lm.data.local_files import local_folder
     from hbd3lm.plans.generate import problems_digest
 
     generated = published_as(cfg.data.name)[1] is None

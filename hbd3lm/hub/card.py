@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from hbd3lm.data.sources import published_as
+from hbd3lm.data.catalogue import published_as
 from hbd3lm.model.checkpoint import ModelCard
 
 

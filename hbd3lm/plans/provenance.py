@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hbd3lm.data.sources import published_as
+from hbd3lm.data.catalogue import published_as
 from hbd3lm.errors import UserError
 from hbd3lm.plans.manifest import Manifest, file_digest, manifest_path, read_manifest
 

@@ -174,7 +174,7 @@ def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
 ):
     problems._announce.cache_clear()
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
-    monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
+    monkeypatch.setattr("hbd3lm.data.hub_datasets.hub_reachable", lambda *a, **k: False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
     net, card = make_model("hierarchical")
     loaded = build.LoadedModel(net, card, None, None, tmp_path)

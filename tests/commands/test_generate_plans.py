@@ -68,7 +68,7 @@ def test_the_default_output_is_the_specs_file_and_no_other_data_sets(
 
 
 def test_without_data_and_hub_embedded_problems_are_announced_loudly(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
+    monkeypatch.setattr("hbd3lm.data.hub_datasets.hub_reachable", lambda *a, **k: False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
     generate(tmp_path, "--num_examples", "3")
     error = capsys.readouterr().err

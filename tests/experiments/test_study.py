@@ -339,7 +339,7 @@ def test_problems_that_stand_in_are_named_and_kept_apart_from_the_real_ones(
 ):
     """Under the same name they would pass for GSM8K ever after, also when it is to be had."""
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
-    monkeypatch.setattr("hbd3lm.data.sources.hub_reachable", lambda *a, **k: False)
+    monkeypatch.setattr("hbd3lm.data.hub_datasets.hub_reachable", lambda *a, **k: False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
     place = f"experiment.output_dir={tmp_path / 'results' / 'abstraction'}"
     problems._announce.cache_clear()
