@@ -16,6 +16,7 @@ import numpy as np
 
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.experiments.results import Column, Results, Table
+from hbd3lm.experiments.run import Run
 from hbd3lm.experiments.statistics import (
     Estimate,
     accuracy_estimate,
@@ -23,7 +24,7 @@ from hbd3lm.experiments.statistics import (
     mean_estimate,
     ratio_estimate,
 )
-from hbd3lm.experiments.study import Run, Study
+from hbd3lm.experiments.study import Study
 from hbd3lm.plans.quality import CATEGORIES, PlanMetrics, analyze_examples
 
 if TYPE_CHECKING:

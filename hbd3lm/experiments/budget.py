@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hbd3lm.errors import UserError
-from hbd3lm.experiments.study import Study, compose
+from hbd3lm.experiments.settings import compose
+from hbd3lm.experiments.study import Study
 
 if TYPE_CHECKING:
     from hbd3lm.model.cost import Lengths

@@ -35,6 +35,8 @@ from hbd3lm.experiments.comparison_arms import (
 )
 from hbd3lm.experiments.race import Contestant, race
 from hbd3lm.experiments.results import Results
+from hbd3lm.experiments.run import Run
+from hbd3lm.experiments.settings import compose
 from hbd3lm.experiments.statistics import (
     accuracy_difference_estimate,
     accuracy_estimate,
@@ -44,7 +46,7 @@ from hbd3lm.experiments.statistics import (
     rate_difference_estimate,
     ratio_estimate,
 )
-from hbd3lm.experiments.study import Run, Study, compose
+from hbd3lm.experiments.study import Study
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hbd3lm.data.answers import normalize_number, same_answer
+from hbd3lm.experiments.run import Run
 from hbd3lm.experiments.statistics import Estimate, majority
-from hbd3lm.experiments.study import Run
 
 Records = list[dict[str, Any]]
 

@@ -11,13 +11,14 @@ from hbd3lm.experiments.budget import Budget
 from hbd3lm.experiments.comparison_arms import Arm, Contrast, Point, SeedTest, right_answers
 from hbd3lm.experiments.race import Speed
 from hbd3lm.experiments.results import Column, Table
+from hbd3lm.experiments.settings import compose
 from hbd3lm.experiments.statistics import (
     Estimate,
     accuracy_estimate,
     paired_estimate,
     ratio_estimate,
 )
-from hbd3lm.experiments.study import Study, compose
+from hbd3lm.experiments.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

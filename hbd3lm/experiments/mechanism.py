@@ -26,7 +26,9 @@ from hbd3lm.data.rename import rename_people, replace_names
 from hbd3lm.data.renumber import RenumberError, renumber
 from hbd3lm.errors import UserError
 from hbd3lm.experiments.results import Results
-from hbd3lm.experiments.study import Run, Study, compose
+from hbd3lm.experiments.run import Run
+from hbd3lm.experiments.settings import compose
+from hbd3lm.experiments.study import Study
 from hbd3lm.plans.interventions import (
     inject_numbers,
     perturbation,

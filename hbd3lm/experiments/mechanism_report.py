@@ -27,7 +27,8 @@ from hbd3lm.experiments.mechanism_questions import (
     invariance_table,
 )
 from hbd3lm.experiments.results import Results
-from hbd3lm.experiments.study import Run, Study
+from hbd3lm.experiments.run import Run
+from hbd3lm.experiments.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hbd3lm.commands.settings import read_sampling
+from hbd3lm.experiments.run import Run
+from hbd3lm.experiments.settings import compose
 from hbd3lm.experiments.statistics import Estimate
-from hbd3lm.experiments.study import Run, Study, compose
+from hbd3lm.experiments.study import Study
 from hbd3lm.progress import track
 
 if TYPE_CHECKING:

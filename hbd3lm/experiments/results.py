@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbd3lm.commands.overrides import override_value
+from hbd3lm.experiments.settings import compose
 from hbd3lm.experiments.statistics import Estimate
 from hbd3lm.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hbd3lm.experiments.study import Run, Study
+    from hbd3lm.experiments.run import Run
+    from hbd3lm.experiments.study import Study
 
 PACKAGES = ("hbd3lm", "torch", "lightning", "transformers", "tokenizers", "numpy", "scipy")
 
@@ -168,7 +170,6 @@ class Results:
 
 def write_results(study: Study, results: Results) -> Path:
     """Write everything into the study's folder; the path of ``report.md``."""
-    from hbd3lm.experiments.study import compose
     from hbd3lm.report.style import figure_file
 
     folder = study.folder
@@ -206,8 +207,6 @@ def write_results(study: Study, results: Results) -> Path:
 def command_of(study: Study) -> str:
     """The line that makes the study again, with all its settings."""
     import shlex
-
-    from hbd3lm.experiments.study import compose
 
     usual = _plain(compose([f"experiment={study.name}"]).experiment)
     if study.settings.smoke:

@@ -22,7 +22,8 @@ from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 from hbd3lm.experiments import transfer_report as report
 from hbd3lm.experiments.results import Results
-from hbd3lm.experiments.study import Run, Study
+from hbd3lm.experiments.run import Run
+from hbd3lm.experiments.study import Study
 
 SEPARATE, FLAT = ("hierarchical.modules=separate",), ("algo=flat",)
 
@@ -188,7 +189,7 @@ def _unseen(source: Study, target: Study) -> np.ndarray:
 
 def _count_held_out(study: Study) -> int:
     """Validation problems that are taken from those to learn from."""
-    from hbd3lm.experiments.study import compose
+    from hbd3lm.experiments.settings import compose
 
     given = compose(study.base).data.valid_path
     return 0 if given else len(study.examples("valid"))

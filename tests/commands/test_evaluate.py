@@ -13,7 +13,7 @@ from hbd3lm.commands.evaluate import _load_for_evaluation
 from hbd3lm.commands.problems import load_examples
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
 from hbd3lm.errors import UserError
-from hbd3lm.experiments.study import compose
+from hbd3lm.experiments.settings import compose
 from hbd3lm.plans.provenance import source_dataset
 from tests.commands.runs import STEPS, TINY, evaluate, main
 from tests.hub.exports import make_model

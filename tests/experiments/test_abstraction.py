@@ -11,7 +11,6 @@ import pytest
 
 from hbd3lm.commands import experiment
 from hbd3lm.data.records import HierarchicalExample
-from hbd3lm.experiments import study
 from hbd3lm.experiments.abstraction import _counts, _findings, _measure, _ratio_in_words
 from hbd3lm.experiments.statistics import Estimate
 from hbd3lm.plans.quality import analyze_examples
@@ -97,7 +96,7 @@ def test_abstraction_in_small_counts_what_its_records_hold(data_dir, monkeypatch
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["tables"]) == {"numbers", "categories", "thresholds"}
     page = (folder / "report.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(study, "_dispatch", None)
+    monkeypatch.setattr("hbd3lm.experiments.run._dispatch", None)
     capsys.readouterr()
     experiment.run_mode(command)
     assert (folder / "report.md").read_text(encoding="utf-8") == page

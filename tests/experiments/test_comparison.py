@@ -11,7 +11,7 @@ import pytest
 from hbd3lm.commands import experiment
 from hbd3lm.commands.build import typed
 from hbd3lm.errors import UserError
-from hbd3lm.experiments import comparison, race, study
+from hbd3lm.experiments import comparison, race
 from hbd3lm.experiments.budget import find_budgets
 from hbd3lm.experiments.comparison_arms import Arm, Contrast, Measured, SeedTest
 from hbd3lm.experiments.comparison_report import (
@@ -22,6 +22,7 @@ from hbd3lm.experiments.comparison_report import (
     sweep_table,
 )
 from hbd3lm.experiments.race import Contestant
+from hbd3lm.experiments.settings import compose
 from hbd3lm.experiments.statistics import Estimate, McNemar, accuracy_estimate
 from hbd3lm.experiments.study import Study
 from hbd3lm.sample.strategies import SamplingConfig
@@ -198,7 +199,7 @@ def test_what_the_user_says_of_sampling_does_not_win_over_a_label(users, tmp_pat
     run = opened.run("hierarchical", [], 0)
 
     def sampling(settings):
-        group = study.compose(run.settings_of("sample_eval", *settings)).sampling
+        group = compose(run.settings_of("sample_eval", *settings)).sampling
         return typed(SamplingConfig, group, "sampling")  # refuses what does not fit
 
     found = {label: sampling(s) for label, s in comparison._variations(run).items()}
@@ -227,7 +228,7 @@ def test_without_further_seeds_there_are_no_further_blocks():
 def test_an_arm_or_seed_that_does_not_exist_is_refused_before_anything_is_trained(
     override, message, monkeypatch
 ):
-    monkeypatch.setattr(study, "_dispatch", None)
+    monkeypatch.setattr("hbd3lm.experiments.run._dispatch", None)
     with pytest.raises(UserError, match=message):
         comparison.run(Study.open("comparison", [override]))
 
@@ -289,13 +290,13 @@ def test_parameters_are_those_of_the_networks(examples):
     arms = {name: list(opened.settings.arms[name]) for name in ("hierarchical", "separate")}
     found = find_budgets(opened, arms, "problems")
     for name, overrides in arms.items():
-        cfg = study.compose([*opened.base, *overrides])
+        cfg = compose([*opened.base, *overrides])
         net = Transformer(build_model_config(cfg, 4096))
         assert found[name].parameters == net.count_parameters()
     assert found["separate"].parameters == 2 * found["hierarchical"].parameters
     shared, separate = found["hierarchical"], found["separate"]
     # A token costs the same; the optimiser has twice the matrices.
-    model = build_model_config(study.compose(opened.base), 4096)
+    model = build_model_config(compose(opened.base), 4096)
     more = separate.operations - shared.operations
     assert more == pytest.approx(shared.steps * optimizer_operations(model, "muon"))
     assert separate.sampling_operations == pytest.approx(shared.sampling_operations, rel=0.01)
@@ -404,7 +405,7 @@ def test_the_comparison_in_small_ends_in_its_tables_and_is_read_again(
     assert any("one seed a method says nothing about other seeds" in f for f in metrics["findings"])
     assert (folder / "figure.png").stat().st_size > 10_000
     page = (folder / "report.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(study, "_dispatch", None)
+    monkeypatch.setattr("hbd3lm.experiments.run._dispatch", None)
     capsys.readouterr()
     assert experiment.main(command) == 0
     assert (folder / "report.md").read_text(encoding="utf-8") == page

@@ -10,8 +10,9 @@ import shlex
 import pytest
 
 from hbd3lm.experiments.results import Column, Results, Table, command_of, write_results
+from hbd3lm.experiments.settings import compose
 from hbd3lm.experiments.statistics import Estimate
-from hbd3lm.experiments.study import Study, compose
+from hbd3lm.experiments.study import Study
 
 TABLE = Table(
     "scores",

@@ -13,9 +13,9 @@ import pytest
 
 from hbd3lm.commands import experiment, problems
 from hbd3lm.errors import UserError
-from hbd3lm.experiments import study
 from hbd3lm.experiments.registry import EXPERIMENTS, load_experiment
-from hbd3lm.experiments.study import BELONG, Study, compose
+from hbd3lm.experiments.settings import compose
+from hbd3lm.experiments.study import BELONG, Study
 from hbd3lm.plans.lock import output_lock
 
 EXAMPLES = [
@@ -71,7 +71,7 @@ class Steps:
     def __init__(self, monkeypatch) -> None:
         self.done: list[str] = []
         self.fail_at: str | None = None
-        monkeypatch.setattr(study, "_dispatch", self)
+        monkeypatch.setattr("hbd3lm.experiments.run._dispatch", self)
 
     def __call__(self, cfg) -> None:
         self.done.append(cfg.mode)
@@ -405,7 +405,7 @@ def test_a_run_that_another_process_holds_is_left_for_last(open_study, steps):
     assert order == ["shared-seed1", "shared-seed0", "['shared-seed0', 'shared-seed1']"]
 
 
-def test_two_processes_divide_the_runs(open_study, steps):
+def test_two_processes_divide_the_runs(open_study, steps, monkeypatch):
     """Each step is made once, whichever of the two makes it; both have all results."""
     studies = [open_study(), open_study()]
     found: dict[int, list] = {}
@@ -417,20 +417,17 @@ def test_two_processes_divide_the_runs(open_study, steps):
     workers = [threading.Thread(target=take_part, args=(i,)) for i in range(2)]
     # Hydra's configuration store is one a process: two real processes have two.
     composing = threading.Lock()
-    real = study.compose
 
     def one_at_a_time(overrides):
         with composing:
-            return real(overrides)
+            return compose(overrides)
 
-    study.compose = one_at_a_time
-    try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(60)
-    finally:
-        study.compose = real
+    for module in ("problems", "run", "settings", "study"):
+        monkeypatch.setattr(f"hbd3lm.experiments.{module}.compose", one_at_a_time)
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
     assert sorted(steps.done) == ["ppl_eval"] * 3 + ["sample_eval"] * 3 + ["train"] * 3
     assert found[0] == found[1]
 

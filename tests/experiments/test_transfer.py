@@ -119,7 +119,7 @@ def test_all_models_answer_the_same_problems(done):
 
 def test_given_again_nothing_is_trained_or_sampled_anew(done, monkeypatch):
     study, results = done
-    monkeypatch.setattr("hbd3lm.experiments.study._dispatch", lambda cfg: pytest.fail("anew"))
+    monkeypatch.setattr("hbd3lm.experiments.run._dispatch", lambda cfg: pytest.fail("anew"))
     again = transfer.run(replace(study))
     assert [t.to_dict() for t in again.tables] == [t.to_dict() for t in results.tables]
 
@@ -136,7 +136,7 @@ def test_given_again_nothing_is_trained_or_sampled_anew(done, monkeypatch):
 def test_settings_that_do_not_fit_are_refused_before_anything_is_trained(
     done, override, message, monkeypatch
 ):
-    monkeypatch.setattr("hbd3lm.experiments.study._dispatch", lambda cfg: pytest.fail("trained"))
+    monkeypatch.setattr("hbd3lm.experiments.run._dispatch", lambda cfg: pytest.fail("trained"))
     with pytest.raises(UserError) as error:
         transfer.run(open_study(done[0].folder, override))
     assert message in str(error.value)
@@ -149,7 +149,7 @@ def test_the_sources_settings_have_no_data_of_the_targets_but_the_folder():
 
 def test_a_source_of_laboratory_problems_is_evaluated_on_a_target_of_another_kind(tmp_path):
     """Which has no ``data.max_steps``: the settings of the source's data are no obstacle."""
-    from hbd3lm.experiments.study import compose
+    from hbd3lm.experiments.settings import compose
 
     study = open_study(tmp_path / "transfer")
     base = (*(o for o in study.base if not transfer._is_data(o)), "data=svamp", "data.dir=there")
