@@ -83,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from hbd3lm.commands.analyze_plans_printout import print_analysis
     from hbd3lm.data.records import read_examples
+    from hbd3lm.json_values import json_ready
     from hbd3lm.plans.compare import compare_plans, measure_plans
-    from hbd3lm.plans.quality import finite
     from hbd3lm.report.style import figure_format
 
     plot, json_path, page = _outputs(args)
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     plans = measure_plans(examples, seed=args.seed)
     metrics = plans.metrics
     report = {"data_path": args.data_path, **metrics.to_dict()}
-    report["semantics"] = finite(plans.semantics.to_dict())
+    report["semantics"] = json_ready(plans.semantics.to_dict())
     other = None
     if args.compare:
         their_plans = measure_plans(read_examples(args.compare, "--compare"), seed=args.seed)

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbd3lm.commands.overrides import override_value
-from hbd3lm.experiments.settings import compose
+from hbd3lm.experiments.settings import compose, plain
 from hbd3lm.experiments.statistics import Estimate
 from hbd3lm.files import atomic_write
+from hbd3lm.json_values import json_ready
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +138,7 @@ class Table:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         rows = [
-            {column.title: _json(cell) for column, cell in zip(self.columns, row)}
+            {column.title: json_ready(cell) for column, cell in zip(self.columns, row)}
             for row in self.rows
         ]
         return {"title": self.title, "note": self.note, "rows": rows}
@@ -184,8 +185,8 @@ def write_results(study: Study, results: Results) -> Path:
     metrics = {
         "experiment": study.name,
         "command": command_of(study),
-        "settings": _plain(study.settings),
-        "config": _plain(compose([*study.base, *study.data])),
+        "settings": plain(study.settings),
+        "config": plain(compose([*study.base, *study.data])),
         "seeds": study.seeds,
         "versions": versions(),
         "findings": results.findings,
@@ -196,7 +197,7 @@ def write_results(study: Study, results: Results) -> Path:
         },
     }
     with atomic_write(folder / "metrics.json") as file:
-        json.dump(_json(metrics), file, indent=2, ensure_ascii=False)
+        json.dump(json_ready(metrics), file, indent=2, ensure_ascii=False)
         file.write("\n")
     report = folder / "report.md"
     with atomic_write(report) as file:
@@ -208,12 +209,12 @@ def command_of(study: Study) -> str:
     """The line that makes the study again, with all its settings."""
     import shlex
 
-    usual = _plain(compose([f"experiment={study.name}"]).experiment)
+    usual = plain(compose([f"experiment={study.name}"]).experiment)
     if study.settings.smoke:
         usual |= usual["smoke_size"]
     given = {
         key: value
-        for key, value in _plain(study.settings).items()
+        for key, value in plain(study.settings).items()
         if key not in ("settings", "smoke_size") and value != usual.get(key)
     }
     for key, value in list(given.items()):
@@ -261,25 +262,6 @@ def _report(study: Study, results: Results) -> str:
     parts.append("![figure](figure.png)")
     parts.append("Settings, seeds, versions and the commands of every run: `metrics.json`.")
     return "\n\n".join(parts) + "\n"
-
-
-def _plain(group: Any) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(group, resolve=True)
-
-
-def _json(value: Any) -> Any:
-    """JSON has no NaN and knows no estimates."""
-    if isinstance(value, Estimate):
-        return _json(value.to_dict())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(item) for item in value]
-    return value
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

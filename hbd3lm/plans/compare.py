@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from hbd3lm.data.records import HierarchicalExample
+from hbd3lm.json_values import json_ready
 from hbd3lm.plans.bootstrap import percentile_interval, resampled_means
 from hbd3lm.plans.numbers import count_numbers
-from hbd3lm.plans.quality import CATEGORIES, FEW_NUMBERS, PlanMetrics, analyze_examples, finite
+from hbd3lm.plans.quality import CATEGORIES, FEW_NUMBERS, PlanMetrics, analyze_examples
 from hbd3lm.plans.semantics import Semantics, analyze_semantics
 
 
@@ -167,7 +168,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for strict JSON: ``null`` for what is undefined."""
-        return finite(
+        return json_ready(
             {
                 "paired": self.paired,
                 "method": self.method,

@@ -17,6 +17,7 @@ import numpy as np
 
 from hbd3lm.data.annotations import strip_annotations
 from hbd3lm.errors import UserError
+from hbd3lm.json_values import json_ready
 from hbd3lm.plans.bootstrap import percentile_interval
 from hbd3lm.plans.numbers import (
     OPERATIONS,
@@ -257,7 +258,7 @@ class PlanMetrics:
         elif math.isnan(self.ratio):
             note = "undefined (no filled plan and execution, or no numbers in either)"
         expected = {category.label: list(category.expected) for category in CATEGORIES}
-        return finite(
+        return json_ready(
             {
                 "examples": len(self),
                 "empty_plan_ids": self.empty_ids,
@@ -485,14 +486,3 @@ _WORD = re.compile(r"\w+")
 def _ngrams(text: str) -> set[tuple[str, ...]]:
     words = _WORD.findall(text.lower())
     return set(zip(*(words[offset:] for offset in range(NGRAM))))
-
-
-def finite(value: Any) -> Any:
-    """``value`` with NaN and infinities replaced by ``None`` and tuples by lists, throughout."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
