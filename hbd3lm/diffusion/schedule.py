@@ -17,7 +17,12 @@ from hbd3lm.errors import UserError
 
 
 def stratified_uniform(count: int, rng: np.random.Generator) -> np.ndarray:
-    """[count] numbers, one in each of ``count`` equal slices of (0, 1], in random order."""
+    """[count] numbers, one in each of ``count`` equal slices of (0, 1], in random order.
+
+    Each alone is uniform; together they cover the interval evenly, which lowers the variance of
+    a loss summed over times drawn so ("antithetic" sampling in MDLM, there within a batch row;
+    here over all blocks of a batch).
+    """
     return (rng.permutation(count) + 1.0 - rng.random(count)) / count
 
 
@@ -39,15 +44,6 @@ class LogLinearSchedule:
                 f"algo.t_min={self.low} and algo.t_max={self.high} must satisfy "
                 "0 <= t_min < t_max <= 1"
             )
-
-    def draw_times(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """[count] times, stratified: one in each of ``count`` equal slices, in random order.
-
-        Each time alone is uniform on (low, high]; together they cover the interval evenly,
-        which lowers the variance of the summed loss ("antithetic" sampling in MDLM, there
-        within a batch row; here over all blocks of a batch).
-        """
-        return self.stretch(stratified_uniform(count, rng))
 
     def stretch(self, u: np.ndarray) -> np.ndarray:
         """Times (low, high] of numbers in (0, 1]."""

@@ -161,11 +161,6 @@ class Likelihoods:
         ]
 
 
-def perplexities(*args, **options) -> dict:
-    """The summary of :func:`likelihoods`."""
-    return likelihoods(*args, **options).summary()
-
-
 def likelihoods(
     net: Transformer,
     objective: Objective,

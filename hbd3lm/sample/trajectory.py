@@ -1,8 +1,8 @@
-"""How a sample came about: what each network pass decided, and the sample again from that."""
+"""How a sample came about: what each network pass decided."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -45,19 +45,3 @@ def written_tokens(events: Iterable[Event]) -> dict[str, list[int | None]]:
         for position, token in zip(event.positions, event.ids):
             tokens[position] = token
     return segments
-
-
-def replay(
-    events: Iterable[Event], ends: Mapping[str, int], fill: int
-) -> tuple[dict[str, list[int]], dict[str, bool]]:
-    """The segments of a finished sample and whether each ended, from its events alone.
-
-    Args:
-        ends, fill: special ids, as the sampler was given them.
-    """
-    segments, ended = {}, {}
-    for name, tokens in written_tokens(events).items():
-        ended[name] = ends[name] in tokens
-        text = tokens[: tokens.index(ends[name])] if ended[name] else tokens
-        segments[name] = [token for token in text if token != fill]
-    return segments, ended

@@ -18,7 +18,8 @@ from hbd3lm.evaluate.trajectories import (
     write_trajectories,
 )
 from hbd3lm.model.layout import plan_execution_layout
-from hbd3lm.sample.trajectory import Event, replay
+from hbd3lm.sample.trajectory import Event
+from tests.sample.replay import replay
 
 TOKENIZER = load_tokenizer("gsm")
 END = TOKENIZER.end_ids["plan"]

@@ -14,7 +14,8 @@ from benchmarks.plain_sampler import full_forward
 from hbd3lm.model.layout import plan_execution_layout
 from hbd3lm.sample.decoder import Decoder, Prompt, SpecialIds
 from hbd3lm.sample.strategies import SamplingConfig
-from hbd3lm.sample.trajectory import Event, replay, written_tokens
+from hbd3lm.sample.trajectory import Event, written_tokens
+from tests.sample.replay import replay
 from tests.toys import FILL, MASK, toy_net
 
 IDS = SpecialIds(mask=MASK, fill=FILL, ends={"plan": 8, "execution": 9})
