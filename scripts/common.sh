@@ -5,6 +5,13 @@ fail() { # one message, status 1
     exit 1
 }
 
+check_switches() { # check_switches NAME...: each variable is 1 or 0, yes or no
+    local name
+    for name in "$@"; do
+        [[ "${!name}" == [01] ]] || fail "$name=${!name} is neither 0 nor 1"
+    done
+}
+
 find_python() { # sets PYTHON to an interpreter that has the package, .venv's if there is one
     if [[ -z "${PYTHON:-}" ]]; then
         PYTHON=python

@@ -80,6 +80,14 @@ has_module() { # without importing it, which may take a minute
     "$PYTHON" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec(sys.argv[1]))' "$1"
 }
 
+check_switches QUESTION_ONLY REQUIRE_GPU OVERWRITE
+read -rd '' -a splits <<<"$SPLITS" || true # status 1: the end, where -d '' expects a sign
+for split in "${splits[@]:-}"; do # all of them before the first is written
+    case "$split" in
+        train | test) ;;
+        *) fail "SPLITS=$SPLITS: '$split' is neither train nor test" ;;
+    esac
+done
 find_python
 case "$PLANNER" in
     rules | socratic | transformers | llamacpp) ;; # the program says what is missing at once
@@ -146,7 +154,7 @@ give --api_key_env "$API_KEY_ENV"
 give --timeout "$TIMEOUT"
 give --threads "$THREADS"
 
-for split in $SPLITS; do
+for split in "${splits[@]}"; do
     output="$OUTPUT_DIR/gsm8k_hierarchical_$split.json"
     "$PYTHON" "$SCRIPT" "${options[@]}" --split "$split" --output_path "$output"
     [[ -n "$SHARD" ]] || continue

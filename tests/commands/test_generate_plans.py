@@ -321,6 +321,16 @@ def array_task(number, first=0, last=2, **more):
     [
         ({"PLANNER": "oracle"}, "PLANNER=oracle is none of"),
         ({"PLANNER": "rules", "PYTHON": "no-such-python"}, "no no-such-python"),
+        # What is no switch was taken for "off": the model was shown the solutions.
+        ({"QUESTION_ONLY": "yes"}, "error: QUESTION_ONLY=yes is neither 0 nor 1"),
+        ({"PLANNER": "rules", "OVERWRITE": "true"}, "OVERWRITE=true is neither 0 nor 1"),
+        ({"REQUIRE_GPU": "00"}, "REQUIRE_GPU=00 is neither 0 nor 1"),
+        (
+            {"PLANNER": "rules", "NUM_EXAMPLES": "2", "SPLITS": "train foo"},
+            "SPLITS=train foo: 'foo' is neither train nor test",
+        ),
+        ({"PLANNER": "rules", "SPLITS": " "}, "'' is neither train nor test"),
+        ({"PLANNER": "rules", "SPLITS": "train *"}, "'*' is neither train nor test"),
         ({"PLANNER": "rules", "SLURM_SUBMIT_DIR": "/tmp"}, "/tmp is not the repository"),
         ({"PLANNER": "rules", "NUM_EXAMPLES": "0", "SPLITS": "train"}, "--num_examples 0"),
         ({"PLANNER": "rules", "THREADS": "2"}, "--threads 2 does nothing with --planner rules"),
