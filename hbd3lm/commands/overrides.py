@@ -8,8 +8,10 @@ from typing import Any
 
 from hbd3lm.commands.settings import TEXT
 
-_PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[A-Za-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE)
-"""Text that Hydra reads as text without quotes: names, paths, ``32-true``."""
+_PLAIN = re.compile(
+    r"(?!(null|true|false|nan|inf)$)(?!\.\d)[a-z_./][\w./-]*|\d+-[a-z]+", re.IGNORECASE | re.ASCII
+)
+"""Text that Hydra reads as text without quotes: names, paths, ``32-true``; ``.5`` is a number."""
 _NUMBER = re.compile(r"[+-]?[\d._]+(e[+-]?\d+)?", re.IGNORECASE)
 FREE_TEXT = ("sampling.question", "sampling.plan")
 
@@ -29,10 +31,11 @@ def quote_text(override: str) -> str:
 
 def quote(text: str) -> str:
     """Any text as a quoted value of Hydra's grammar."""
-    # Only a backslash before a quote escapes; "${" would be an interpolation.
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text).replace("${", "\\${")
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f'"{escaped}{chr(92) * trailing}"'
+    # A backslash escapes, itself too, only before what ends the text or begins an interpolation.
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', escaped)
+    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
+    return f'"{escaped}"'
 
 
 def override_value(value: Any) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from hbd3lm.commands.overrides import override_value, quote_text
+from hbd3lm.commands.overrides import override_value, quote, quote_text
 from tests.commands.runs import compose
 
 
@@ -42,3 +46,24 @@ def test_any_value_is_read_back_as_it_was(value):
     read = compose(f"+any={override_value(value)}").any
     assert read == (str(value) if isinstance(value, Path) else value)
     assert type(read) is not str or isinstance(value, (str, Path))
+
+
+def read(value: str) -> object:
+    """What Hydra and OmegaConf make of ``KEY=value``; composing the whole takes much longer."""
+    cfg = OmegaConf.create({})
+    OmegaConf.update(cfg, "any", OverridesParser.create().parse_override(f"+any={value}").value())
+    return OmegaConf.to_container(cfg, resolve=True)["any"]
+
+
+HARD = st.text(st.sampled_from("\\\"'${}[](),=:.\n\t 1aeÄ")) | st.text()
+"""Texts of the signs of Hydra's grammar, and any others that a command line can hold."""
+
+
+@given(HARD)
+@example("\\${x}")  # a backslash before what is no interpolation
+@example(".5")
+@example("Äpfel/run")
+def test_any_text_is_read_back_as_it_was(text):
+    assert read(override_value(text)) == text
+    assert read(quote(text)) == text
+    assert read(override_value([text, "a"])) == [text, "a"]
