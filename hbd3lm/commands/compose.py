@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 
 import hydra
@@ -11,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hbd3lm.commands.overrides import quote
 from hbd3lm.errors import UserError
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
@@ -94,6 +96,13 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         key, separator, value = override.lstrip("+~").partition("=")
         if not separator:
             return f"{override!r} is no override; write KEY=VALUE, e.g. training.max_steps=1000"
+        if reason := _grammar_error(override):
+            text = value[1:-1] if len(value) > 1 and value[0] == value[-1] in "'\"" else value
+            name = override[: len(override) - len(value)]
+            return (
+                f"{override} does not fit Hydra's grammar: {reason}; text with quotes, commas, "
+                f"brackets and the like is written {shlex.quote(name + quote(text))}"
+            )
         if key in groups:
             options = options_of(key)
             if value not in options:
@@ -105,6 +114,15 @@ def _explain(error: Exception, overrides: list[str]) -> str:
             suggestion = f"; did you mean {hint[0]}?" if hint else ""
             return f"unknown key {key!r} in {override!r}{suggestion} (all keys: main.py --cfg job)"
     return " ".join(str(error).split())
+
+
+def _grammar_error(override: str) -> str:
+    """What Hydra's parser has against one override, in one line; nothing: it reads it."""
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 def _nearest(key: str, value: str, known: list[str]) -> list[str]:

@@ -29,6 +29,11 @@ from tests.conftest import REPOSITORY
         ),
         ("algo=gan", "choose from ar, flat, hierarchical, mdlm"),
         ("training.max_steps", "write KEY=VALUE"),
+        (
+            "run_dir='it's here'",
+            r"""is written 'run_dir="it'"'"'s here"'""",  # as a shell takes it
+        ),
+        ("++run_dir=a,b]", """is written '++run_dir="a,b]"'"""),
     ],
 )
 def test_what_is_not_in_the_configuration_is_refused_with_a_suggestion(override, message, capsys):
@@ -36,6 +41,14 @@ def test_what_is_not_in_the_configuration_is_refused_with_a_suggestion(override,
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_grammar_error_names_the_override_at_fault(capsys):
+    """Hydra's own words say what it did not expect, but not where."""
+    assert main("training.max_steps=5", "run_dir=a:{b", "seed=1") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: run_dir=a:{b does not fit Hydra's grammar: ")
+    assert error.count("\n") == 1 and "max_steps" not in error
 
 
 @pytest.mark.parametrize(
