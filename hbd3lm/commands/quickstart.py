@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbd3lm.commands.arguments import positive
+from hbd3lm.commands.overrides import override_value, quote_text
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Work:
         name: ``embedded`` or ``gsm8k``; each has its own folder in ``output_dir``.
         fallback: why these are not the problems asked for, or None.
         train, test: the problems; ``origins`` says in words where they come from.
-        overrides: settings of ``main.py``, the recipe's and the user's.
+        overrides: settings of ``main.py``, the recipe's and the user's, in Hydra's own spelling.
     """
 
     args: argparse.Namespace
@@ -260,13 +261,13 @@ class Work:
         """The arguments of ``main.py`` for a mode."""
         settings = {
             "mode": mode,
-            "run_dir": str(self.run_dir),
+            "run_dir": override_value(self.run_dir),
             "seed": str(self.args.seed),
         }
         if mode == "train":
-            settings |= {"data.train_path": str(self.data("train"))} | self.overrides
+            settings |= {"data.train_path": override_value(self.data("train"))} | self.overrides
         else:
-            settings["data.test_path"] = str(self.data("test"))
+            settings["data.test_path"] = override_value(self.data("test"))
             # The network comes from its checkpoint, whatever is said about model and training.
             settings |= {
                 key: value
@@ -275,30 +276,20 @@ class Work:
             }
         if mode == "ppl_eval":
             settings.setdefault("eval.samples", str(EVAL_SAMPLES))
-        return [_setting(key, value) for key, value in settings.items()]
+        return [f"{key}={value}" for key, value in settings.items()]
 
 
 def _user_overrides(arguments: Sequence[str]) -> dict[str, str]:
     """``KEY=VALUE`` arguments as a dictionary; their keys are checked when Hydra composes."""
     overrides = {}
     for argument in arguments:
-        key, separator, value = argument.partition("=")
+        key, separator, value = quote_text(argument).partition("=")
         if not separator:
             raise UserError(f"{argument!r} is no setting; write KEY=VALUE, e.g. model=tiny")
         if key in _OWN or key.partition(".")[0] == "data":
             raise UserError(f"{argument}: quickstart sets {key} itself; see hbd3lm quickstart -h")
         overrides[key] = value
     return overrides
-
-
-def _setting(key: str, value: str) -> str:
-    """``key=value`` in Hydra's grammar; a path with blanks or signs is quoted."""
-    plain = all(c.isalnum() or c in "_./-+" for c in value)
-    # User settings come in Hydra's own spelling: a list or a quoted text stays as it is.
-    if plain or value[:1] in "['\"{":
-        return f"{key}={value}"
-    escaped = value.replace("'", r"\'")
-    return f"{key}='{escaped}'"
 
 
 def _prepare(args: argparse.Namespace, user: dict[str, str]) -> Work:

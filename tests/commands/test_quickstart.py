@@ -248,15 +248,19 @@ def test_a_data_folder_and_embedded_problems_contradict_each_other(tmp_path):
         main(["--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")])
 
 
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        ("quickstart/embedded", "run_dir=quickstart/embedded"),
-        ("my folder/it's", r"run_dir='my folder/it\'s'"),
-        ("a=b,c", "run_dir='a=b,c'"),
-    ],
-)
-def test_paths_survive_hydras_grammar(value, written):
-    setting = quickstart._setting("run_dir", value)
-    assert setting == written
-    assert quickstart._compose([setting]).run_dir == value
+@pytest.mark.parametrize("name", ["my folder/it's", "a=b,c", "back\\slash\\", 'a "b" {${c}}'])
+def test_paths_survive_hydras_grammar(name):
+    args = build_parser().parse_args(["--output_dir", name])
+    work = quickstart.Work(args, "embedded", None, [], [], ("", ""), {"model": "nano"})
+    assert work.training_config.run_dir == f"{name}/embedded"
+    assert work.training_config.data.train_path == f"{name}/embedded/data/train.json"
+    scored = quickstart._compose(work.settings_of("sample_eval"))
+    assert scored.data.test_path == f"{name}/embedded/data/test.json"
+
+
+def test_settings_of_the_user_are_read_as_main_py_reads_them():
+    given = ["sampling.question=Is it [5], or 6?", "trainer.loggers=[csv]", "model=tiny"]
+    settings = [f"{key}={value}" for key, value in quickstart._user_overrides(given).items()]
+    cfg = quickstart._compose(settings)
+    assert (cfg.sampling.question, cfg.model.name) == ("Is it [5], or 6?", "tiny")
+    assert cfg.trainer.loggers == ["csv"]
