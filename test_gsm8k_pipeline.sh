@@ -103,10 +103,11 @@ step "attention mask" "$PYTHON" test_hierarchical_mask.py --output_plot "$out/ma
 expect "picture of the mask" test -s "$out/mask.png"
 
 # --- training ---------------------------------------------------------------------------------
-common=("run_dir='$run'" "trainer.progress_bar=false" "trainer.devices=1")
-test_set=("data.test_path='$out/test.json'")
+common=("$(override run_dir "$run")" "trainer.progress_bar=false" "trainer.devices=1")
+test_set=("$(override data.test_path "$out/test.json")")
 step "train nano for $STEPS steps" \
-    "$PYTHON" main.py mode=train model=nano "${common[@]}" "data.train_path='$out/train.json'" \
+    "$PYTHON" main.py mode=train model=nano "${common[@]}" \
+    "$(override data.train_path "$out/train.json")" \
     training.max_steps="$STEPS" training.batch_size=8 training.learning_rate=1e-3 \
     training.valid_every="$STEPS" training.checkpoint_every="$STEPS" training.valid_samples=1 \
     training.hierarchical.plan_len=64 training.hierarchical.exec_len=128

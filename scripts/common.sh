@@ -5,6 +5,14 @@ fail() { # one message, status 1
     exit 1
 }
 
+override() { # override KEY TEXT: KEY=TEXT for main.py, as hbd3lm/commands/overrides.py quotes it
+    # A backslash escapes, itself too, only before what ends the text or begins an interpolation.
+    local quoted
+    quoted=$(LC_ALL=C sed -e 's/\(\\*\)\${/\1\1\\${/g' -e 's/\(\\*\)"/\1\1\\"/g' \
+        -e '$ s/\(\\*\)$/\1\1/' <<<"$2")
+    printf '%s="%s"' "$1" "$quoted"
+}
+
 check_switches() { # check_switches NAME...: each variable is 1 or 0, yes or no
     local name
     for name in "$@"; do

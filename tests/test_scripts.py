@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import hydra
 import pytest
 
 from hbd3lm.commands.compose import CONFIGS
+from hbd3lm.commands.overrides import quote
 from hbd3lm.data.records import HierarchicalExample, write_examples
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,6 +34,32 @@ CLEAN = {
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shell_scripts_are_valid_bash(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+TEXTS = [
+    "it's here/t.json",
+    'a "b"',
+    "back\\slash\\",
+    "\\${seed}, [1]=2",
+    'two\nlines\\"',
+    "-e %s é",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_scripts_quote_as_the_package_does(text):
+    script = 'set -euo pipefail; source scripts/common.sh; override run_dir "$1"'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", text], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == (f"run_dir={quote(text)}", "")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_no_script_quotes_for_hydra_by_itself(script):
+    """An apostrophe in a path ended the quotation that a script had put around it."""
+    assert "='$" not in script.read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -161,6 +189,21 @@ def test_every_setting_can_be_given_in_the_environment(recorded, data_path):
         name: value for name, value in given.items() if name != "LR"
     }
     assert cfg.training.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize("name", ["it's here", "a, [b]=${c}"])
+def test_paths_may_hold_any_sign(recorded, data_path, name):
+    """DATA_PATH="it's here/t.json" was an error of Hydra's grammar."""
+    path = data_path.parent.parent / name / "t.json"
+    path.parent.mkdir()
+    shutil.copy(data_path, path)
+    process, overrides, _ = recorded(
+        DATA_PATH=str(path), VALID_PATH=str(path), DATA_DIR=str(path.parent), RUN_DIR=name
+    )
+    assert process.returncode == 0, process.stderr
+    cfg = compose(overrides)
+    assert (cfg.data.train_path, cfg.data.valid_path) == (str(path), str(path))
+    assert (cfg.data.dir, cfg.run_dir) == (str(path.parent), name)
 
 
 def test_further_arguments_come_last_and_win(recorded):

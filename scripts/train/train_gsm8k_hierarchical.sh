@@ -70,14 +70,14 @@ command=("$PYTHON" main.py
     "training.batch_size=$BATCH_SIZE"
     "training.max_steps=$MAX_STEPS"
     "training.learning_rate=$LR"
-    "data.train_path='$DATA_PATH'"
-    "run_dir='$RUN_DIR'"
+    "$(override data.train_path "$DATA_PATH")"
+    "$(override run_dir "$RUN_DIR")"
     "trainer.strategy=$STRATEGY"
     "seed=$SEED")
 [[ -z "$GLOBAL_BATCH_SIZE" ]] || command+=("training.global_batch_size=$GLOBAL_BATCH_SIZE")
 [[ -z "$WARMUP_STEPS" ]] || command+=("training.warmup_steps=$WARMUP_STEPS")
-[[ -z "$VALID_PATH" ]] || command+=("data.valid_path='$VALID_PATH'")
-[[ -z "$DATA_DIR" ]] || command+=("data.dir='$DATA_DIR'")
+[[ -z "$VALID_PATH" ]] || command+=("$(override data.valid_path "$VALID_PATH")")
+[[ -z "$DATA_DIR" ]] || command+=("$(override data.dir "$DATA_DIR")")
 if [[ -z "${SLURM_JOB_ID:-}" ]]; then
     [[ -z "$ACCELERATOR" ]] || command+=("trainer=$ACCELERATOR")
     echo "${command[*]} $*"
