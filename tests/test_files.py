@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 import pytest
 
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_folder, atomic_write, read_text
+from hbd3lm.files import (
+    WriteError,
+    atomic_folder,
+    atomic_write,
+    check_output,
+    read_text,
+    writing,
+)
 
 
 def names(folder):
@@ -65,6 +73,122 @@ def test_files_get_the_permissions_an_ordinary_open_would_give(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x.txt").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, make, linked):
+    """``--output_path /dev/full`` once made a file of the device, and reported success."""
+    path = tmp_path / "there"
+    make(path)
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if linked:
+        (tmp_path / "link").symlink_to(path)
+        path = tmp_path / "link"
+    before = names(tmp_path)
+    with pytest.raises(UserError, match=r"^--output_path: .* is a (folder|device, pipe)"):
+        check_output(path, "--output_path")
+    with pytest.raises(UserError, match="; name a file"), atomic_write(path) as file:
+        file.write("x")
+    assert stat.S_IFMT(path.stat().st_mode) == kind and names(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_stays_one_and_the_file_it_leads_to_is_written(tmp_path, there):
+    """The link was replaced, and the file it led to kept its old content."""
+    target, link = tmp_path / "elsewhere" / "x.txt", tmp_path / "link"
+    link.symlink_to(target)
+    if there:
+        target.parent.mkdir()
+        target.write_text("old")
+    with atomic_write(link) as file:
+        file.write("new")
+    assert link.is_symlink() and target.read_text() == "new"
+    assert names(target.parent) == ["x.txt"] and names(tmp_path) == ["elsewhere", "link"]
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    with atomic_folder(tmp_path / "link") as temporary:
+        (temporary / "new").write_text("new")
+    assert (tmp_path / "link").is_symlink() and names(tmp_path / "target") == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("file/x", "Not a directory"),
+        ("file/a/x", "Not a directory"),
+        ("n" * 300, "File name too long"),
+        ("/proc/x", "No such file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_a_message_with_its_flag(tmp_path, name, reason):
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+    message = f"^--out: cannot write {path}: {reason}.*; name another place$"
+    with pytest.raises(UserError, match=message):
+        check_output(path, "--out")
+    with pytest.raises(UserError, match=message), atomic_write(path, what="--out"):
+        pytest.fail("there is nothing to write to")
+    with pytest.raises(UserError, match=message), atomic_folder(path, what="--out"):
+        pytest.fail("there is nothing to write to")
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_name_that_just_fits_is_written(tmp_path):
+    """The temporary name was longer, and did not fit."""
+    path = tmp_path / ("ế" * 85)
+    with atomic_write(path) as file:
+        file.write("x")
+    assert path.read_text() == "x"
+
+
+def test_a_full_disk_is_a_message_for_the_user_and_an_oserror_for_code(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = "No space left on device; make room there"
+    with (
+        pytest.raises(WriteError, match=message) as caught,
+        atomic_write(tmp_path / "x.txt") as file,
+    ):
+        file.write("x")
+    assert isinstance(caught.value, OSError) and caught.value.errno == errno.ENOSPC
+    assert names(tmp_path) == []
+
+
+def test_a_folder_is_named_by_its_own_name_when_a_file_of_it_cannot_be_written(tmp_path):
+    with (
+        pytest.raises(UserError, match=f"^--out: cannot write {tmp_path}/new: File name too"),
+        atomic_folder(tmp_path / "new", "--out") as temporary,
+    ):
+        check_output(temporary / ("n" * 300))
+    assert names(tmp_path) == []
+
+
+def test_the_outermost_flag_and_the_innermost_place_are_told(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "x"
+    message = f"^--out: cannot write {path}: Not a directory"
+    with pytest.raises(UserError, match=message), writing(tmp_path, "--out"):
+        check_output(path)
+
+
+def test_a_reader_that_left_is_no_place_that_cannot_be_written():
+    with pytest.raises(BrokenPipeError), writing("x"):
+        raise BrokenPipeError
+
+
+def test_asking_whether_a_place_can_be_written_leaves_what_is_there(tmp_path):
+    path = tmp_path / "a" / "x.txt"
+    check_output(path)
+    assert names(path.parent) == []
+    path.write_text("old")
+    check_output(path)
+    assert path.read_text() == "old" and names(path.parent) == ["x.txt"]
 
 
 def test_reads_utf8(tmp_path):
