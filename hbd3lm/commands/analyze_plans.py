@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbd3lm.commands.arguments import count
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_write
+from hbd3lm.files import atomic_write, check_output, writing
 
 if TYPE_CHECKING:
     from hbd3lm.plans.compare import Comparison, PlanSet
@@ -92,6 +92,9 @@ def main(argv: list[str] | None = None) -> int:
         figure_format(plot)
 
     examples = read_examples(args.data_path)
+    for flag, path in (("plot", plot), ("json", json_path), ("page", page)):
+        if path is not None:
+            check_output(path, f"--output_{flag}")
     plans = measure_plans(examples, seed=args.seed)
     metrics = plans.metrics
     report = {"data_path": args.data_path, **metrics.to_dict()}
@@ -142,8 +145,9 @@ def _outputs(args: argparse.Namespace) -> tuple[Path | None, Path, Path | None]:
                 raise UserError(
                     f"{flag}: {path} is the data itself; choose another name with {flag}"
                 )
-        if manifest_path(path).is_file():
-            raise UserError(f"{flag}: {path} holds plans; choose another name with {flag}")
+        with writing(path, flag):  # is_file() refuses a name that is too long
+            if manifest_path(path).is_file():
+                raise UserError(f"{flag}: {path} holds plans; choose another name with {flag}")
         if path.resolve() in taken:
             raise UserError(f"{flag}: {path} is {taken[path.resolve()]}, too; choose another name")
         taken[path.resolve()] = flag
@@ -171,13 +175,11 @@ def _write_page(
             figure = Path(folder) / "figure.png"
             draw_plan_figure(plans.metrics, figure, source=args.data_path)
         panels = picture(figure, alt)
-    write_plan_page(page, plans, panels, data_path=args.data_path, seed=args.seed, other=other)
+    with writing(page, "--output_page"):
+        write_plan_page(page, plans, panels, data_path=args.data_path, seed=args.seed, other=other)
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:
-    try:
-        with atomic_write(path) as file:
-            json.dump(content, file, ensure_ascii=False, indent=2, allow_nan=False)
-            file.write("\n")
-    except OSError as error:
-        raise UserError(f"--output_json: cannot write {path}: {error.strerror}") from None
+    with atomic_write(path, what="--output_json") as file:
+        json.dump(content, file, ensure_ascii=False, indent=2, allow_nan=False)
+        file.write("\n")

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     from hbd3lm.data.records import read_examples, write_examples
-    from hbd3lm.files import atomic_write
+    from hbd3lm.files import atomic_write, check_output, writing
     from hbd3lm.plans.review import apply_review, fingerprint_examples, read_review
 
     data = Path(args.data_path)
@@ -56,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     for path in (output, record):
         if path.resolve() in (data.resolve(), Path(args.review).resolve()):
             raise UserError(f"--output_path: {path} is read by this command; name another file")
-    if output.is_dir():
-        raise UserError(f"--output_path {output} is a folder; name a file in it")
     examples, review = read_examples(data), read_review(args.review)
+    for path in (output, record):
+        check_output(path, "--output_path")
     merged = apply_review(examples, review, keep_bad=args.bad == "keep")
     counts = {
         "examples": len(examples),
@@ -81,15 +81,11 @@ def main(argv: list[str] | None = None) -> int:
         "counts": counts,
         "changes": merged.changes,
     }
-    try:
+    with writing(output, "--output_path"):
         write_examples(output, merged.examples)
         with atomic_write(record) as file:
             json.dump(content, file, ensure_ascii=False, indent=2)
             file.write("\n")
-    except OSError as error:
-        raise UserError(
-            f"--output_path: cannot write {error.filename or output}: {error.strerror}"
-        ) from None
     unchanged = merged.count("unchanged")
     kept = "" if args.bad == "drop" else " (kept: --bad keep)"
     print(

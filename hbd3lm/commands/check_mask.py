@@ -74,10 +74,12 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"--{segment}_len {length} is no multiple of --{segment}_block_size {block}"
             )
+    from hbd3lm.files import check_output
     from hbd3lm.report.mask_figure import draw_mask
     from hbd3lm.report.style import figure_format
 
     figure_format(args.output_plot)
+    check_output(args.output_plot, "--output_plot")
     failed = 0
     for check in CHECKS:
         result = check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,23 +13,26 @@ from omegaconf import DictConfig, OmegaConf
 from hbd3lm.commands import build
 from hbd3lm.commands.settings import EvalConfig, read_sampling, read_seed, typed
 from hbd3lm.errors import UserError
+from hbd3lm.files import atomic_write, check_output, writing
 
 if TYPE_CHECKING:
     from hbd3lm.commands.build import LoadedModel
     from hbd3lm.data.records import HierarchicalExample
     from hbd3lm.evaluate.answers import GenerationRun
 
+_OUTPUT_DIR = "eval.output_dir"
+
 
 def ppl_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     """NELBO per token and perplexity of plan and execution, and of every problem."""
     from hbd3lm.evaluate.perplexity import likelihoods
-    from hbd3lm.files import atomic_write
     from hbd3lm.progress import track
     from hbd3lm.train.config import TrainingConfig
 
     config = typed(TrainingConfig, cfg.training, "training")
     seed = read_seed(cfg)
     loaded, examples, token_set = _load_for_evaluation(cfg, given)
+    path, metrics = _outputs(cfg, "perplexity.jsonl", "perplexity.json")
     documents = build.build_documents(examples, loaded.tokenizer, loaded.card.layout)
     with _explain_memory(loaded, "training.batch_size", config.batch_size):
         found = likelihoods(
@@ -44,12 +47,11 @@ def ppl_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
             cfg.eval.max_samples,
         )
     result = {"token_set": token_set, **found.summary()}
-    path = Path(cfg.eval.output_dir) / "perplexity.jsonl"
-    with atomic_write(path) as file:
-        for example, row in zip(examples, found.rows()):
-            file.write(json.dumps({"id": example.id, **row}) + "\n")
+    # The files first: they are complete even if nobody reads the printout to its end.
+    _write_lines(path, [{"id": e.id, **row} for e, row in zip(examples, found.rows())])
+    _write_result(metrics, result, loaded)
     _print_perplexities(result)
-    _write_result(cfg, "perplexity.json", result, loaded)
+    print(f"metrics: {metrics}")
     print(f"of every problem: {path}")
 
 
@@ -95,7 +97,6 @@ def _number(value: float | None, digits: int = 3) -> str:
 def sample_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     """Plans and executions for a split: accuracy, abstraction of own plans, speed, records."""
     from hbd3lm.evaluate.answers import check_gold_answers, make_records, score_records
-    from hbd3lm.files import atomic_write
     from hbd3lm.progress import Progress
 
     config = read_sampling(cfg)
@@ -103,6 +104,8 @@ def sample_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     loaded, examples, token_set = _load_for_evaluation(cfg, given)
     if mode != "plan_only":
         check_gold_answers(examples)
+    names = [f"samples_{mode}.jsonl", f"sample_eval_{mode}.json", f"trajectories_{mode}.jsonl"]
+    path, metrics, trajectories = _outputs(cfg, *names)
     with (
         _explain_memory(loaded, "sampling.batch_size", config.batch_size),
         Progress("sampling", len(examples), "problems") as progress,
@@ -116,15 +119,15 @@ def sample_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
         **score_records(records, mode),
         "speed": run.speed(),
     }
-    path = Path(cfg.eval.output_dir) / f"samples_{mode}.jsonl"
-    with atomic_write(path) as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    _write_lines(path, records)
+    _write_result(metrics, result, loaded)
+    if config.trajectory:
+        _write_trajectories(cfg, trajectories, loaded, token_set, records, run)
     _print_scores(result)
-    _write_result(cfg, f"sample_eval_{mode}.json", result, loaded)
+    print(f"metrics: {metrics}")
     print(f"records: {path}")
     if config.trajectory:
-        _write_trajectories(cfg, mode, loaded, token_set, records, run)
+        _print_trajectories(trajectories)
     if loaded.card.layout.has_plan and mode != "exec_only":
         program = "python scripts/analysis/analyze_gsm8k_plans.py"
         print(f"next: {program} --data_path {shlex.quote(str(path))}")
@@ -132,7 +135,7 @@ def sample_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
 
 def _write_trajectories(
     cfg: DictConfig,
-    name: str,
+    path: Path,
     loaded: LoadedModel,
     problem_set: str,
     records: list[dict],
@@ -143,8 +146,11 @@ def _write_trajectories(
 
     settings = OmegaConf.to_container(cfg.sampling, resolve=True) | {"seed": cfg.seed}
     about = describe_run(loaded.card.layout, loaded.path, problem_set, settings)
-    path = Path(cfg.eval.output_dir) / f"trajectories_{name}.jsonl"
-    write_trajectories(path, about, records, [g.trajectory for g in run.generations])
+    with writing(path, _OUTPUT_DIR):
+        write_trajectories(path, about, records, [g.trajectory for g in run.generations])
+
+
+def _print_trajectories(path: Path) -> None:
     print(f"trajectories: {path}")
     print(f"next: hbd3lm view {shlex.quote(str(path))}")
 
@@ -189,8 +195,13 @@ def sample(cfg: DictConfig, given: Sequence[str] = ()) -> None:
         raise UserError("sampling.plan is followed with sampling.mode=exec_only only")
     config = read_sampling(cfg)
     loaded = build.load_model(cfg, given)
+    if config.trajectory:
+        (path,) = _outputs(cfg, "trajectories_sample.jsonl")
     example = HierarchicalExample("question", question, plan or "", "", "")
     run = loaded.generate([example], config, mode)
+    if config.trajectory:
+        records = make_records([example], run, mode)
+        _write_trajectories(cfg, path, loaded, "one question", records, run)
     generation = run.generations[0]
     for name, text in (("question", question), ("plan", generation.plan or plan)):
         if text:
@@ -199,8 +210,7 @@ def sample(cfg: DictConfig, given: Sequence[str] = ()) -> None:
         print(f"execution:\n{generation.execution}\n")
     print(f"({generation.evaluations} network evaluations)")
     if config.trajectory:
-        records = make_records([example], run, mode)
-        _write_trajectories(cfg, "sample", loaded, "one question", records, run)
+        _print_trajectories(path)
 
 
 def _load_for_evaluation(
@@ -268,12 +278,30 @@ def _check_same_laboratory(cfg: DictConfig, loaded: LoadedModel) -> None:
             )
 
 
-def _write_result(cfg: DictConfig, name: str, result: dict, loaded: LoadedModel) -> None:
-    from hbd3lm.files import atomic_write
+def _outputs(cfg: DictConfig, *names: str) -> list[Path]:
+    """Files in ``eval.output_dir``; asked for before the network works for nothing.
 
-    path = Path(cfg.eval.output_dir) / name
+    Raises:
+        UserError: one of them cannot be written.
+    """
+    paths = [Path(cfg.eval.output_dir) / name for name in names]
+    for path in paths:
+        check_output(path, _OUTPUT_DIR)
+    return paths
+
+
+def _write_lines(path: Path, rows: Iterable[dict]) -> None:
+    from hbd3lm.plans.quality import finite
+
+    with atomic_write(path, what=_OUTPUT_DIR) as file:
+        for row in rows:
+            file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_result(path: Path, result: dict, loaded: LoadedModel) -> None:
+    from hbd3lm.plans.quality import finite
+
     about = {"checkpoint": str(loaded.path), "tokenizer": loaded.card.tokenizer}
-    with atomic_write(path) as file:
-        json.dump({**result, **about}, file, indent=2)
+    with atomic_write(path, what=_OUTPUT_DIR) as file:
+        json.dump(finite({**result, **about}), file, indent=2, allow_nan=False)
         file.write("\n")
-    print(f"metrics: {path}")

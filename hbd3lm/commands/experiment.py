@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hbd3lm.allocator import keep_freed_memory
 from hbd3lm.errors import UserError
 from hbd3lm.experiments.registry import EXPERIMENTS, load_experiment
+from hbd3lm.files import WriteError, check_output
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,9 +63,13 @@ def run_experiment(name: str, overrides: Sequence[str], smoke: bool = False) -> 
     from hbd3lm.experiments.study import Study
 
     study = Study.open(name, overrides, smoke)
+    check_output(study.folder / "report.md", "experiment.output_dir")
     print(f"experiment {name}: {EXPERIMENTS[name]}; everything goes to {study.folder}", flush=True)
-    results = load_experiment(name)(study)
-    report = write_results(study, results)
+    try:
+        results = load_experiment(name)(study)
+        report = write_results(study, results)
+    except WriteError as error:  # its runs have named keys of theirs, which the user never gave
+        raise WriteError("experiment.output_dir", error.filename, error) from None
     print()
     for table in results.tables:
         print(table.markdown())

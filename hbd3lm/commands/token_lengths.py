@@ -112,8 +112,10 @@ def _analyze(
     caps: Caps,
 ) -> None:
     from hbd3lm.data.lengths import measure_lengths
-    from hbd3lm.files import atomic_write
+    from hbd3lm.files import atomic_write, check_output
 
+    if args.output_json:
+        check_output(args.output_json, "--output_json")
     table = measure_lengths(examples, tokenizer, caps, args.block_size)
     if args.output_json:  # before printing: `| head` must not cost the file
         report = {
@@ -126,7 +128,7 @@ def _analyze(
             "block_size": args.block_size,
             "lengths": {name: asdict(stats) for name, stats in table.items()},
         }
-        with atomic_write(args.output_json) as file:
+        with atomic_write(args.output_json, what="--output_json") as file:
             json.dump(report, file, indent=2)
             file.write("\n")
     _print_table(args, table, len(examples), tokenizer)

@@ -95,15 +95,13 @@ def train(cfg: DictConfig) -> int | None:
 def _train(cfg: DictConfig) -> int | None:
     from hbd3lm.commands.memory_advice import explain_training
     from hbd3lm.commands.problems import load_training_examples
-    from hbd3lm.files import atomic_write
+    from hbd3lm.files import atomic_write, writing
 
     setup = set_up(cfg)
     config, tokenizer, card = setup.config, setup.tokenizer, setup.card
     run_dir = Path(cfg.run_dir)
-    try:
+    with writing(run_dir, "run_dir"):
         run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"run_dir: cannot make {run_dir}: {error.strerror}") from None
     documents = {}
     for split, examples in zip(("train", "valid"), load_training_examples(cfg)):
         documents[split] = build.build_documents(examples, tokenizer, card.layout)

@@ -29,15 +29,16 @@ def main(argv: list[str] | None = None) -> int:
     from hbd3lm.data.bpe import train_bpe
     from hbd3lm.data.sources import load_problems
     from hbd3lm.data.synthetic import generate_problems
-    from hbd3lm.files import atomic_write
+    from hbd3lm.files import atomic_write, check_output
 
     socratic = load_problems("gsm8k_socratic", "train", args.data_dir, limit=args.limit).problems
     plain = load_problems("gsm8k", "train", args.data_dir, limit=args.limit).problems
     embedded = generate_problems("train", args.embedded)
     problems = [*plain, *embedded]
     subquestions = [" ".join(problem.subquestions) for problem in (*socratic, *embedded)]
+    check_output(args.output, "--output")
     tokenizer = train_bpe([*_texts(problems), *subquestions], args.vocab_size, name="gsm")
-    with atomic_write(args.output) as file:
+    with atomic_write(args.output, what="--output") as file:
         file.write(tokenizer.to_json())
     print(
         f"{args.output}: {tokenizer.vocab_size} tokens, fingerprint {tokenizer.fingerprint}, "

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     from hbd3lm.evaluate.trajectories import read_trajectories
+    from hbd3lm.files import check_output, writing
     from hbd3lm.report.denoising_page import write_denoising_page
 
     if args.num_problems is not None and args.num_problems < 1:
@@ -60,7 +61,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--output_page: {page} is the file of trajectories; name another")
     content = read_trajectories(file)
     records = content.records[: args.num_problems]
-    write_denoising_page(page, content.about, records, edit_commands(content.about, file.parent))
+    check_output(page, "--output_page")
+    with writing(page, "--output_page"):
+        write_denoising_page(
+            page, content.about, records, edit_commands(content.about, file.parent)
+        )
     print(f"page of {len(records)} problem{'s' if len(records) != 1 else ''}: {page}")
     return 0
 

@@ -110,7 +110,7 @@ def write_dataset(
 
     tables = {split: _table_of(split) for split in splits}
     sizes = {split: table.nbytes for split, table in tables.items()}
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, "--output_dir") as temporary:
         for split in splits:
             with atomic_write(temporary / _place(split), "wb") as file:
                 parquet.write_table(tables[split], file)

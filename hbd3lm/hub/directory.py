@@ -18,7 +18,7 @@ from typing import Any
 
 from hbd3lm.data.tokenizer import FILL, MASK, SEGMENT_END, ProblemTokenizer
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_folder, atomic_write, read_text
+from hbd3lm.files import atomic_folder, atomic_write, read_text, writing
 from hbd3lm.hub.bundle import AUTO_MAP, remote_code
 from hbd3lm.model.checkpoint import CONFIG_FILE, KEY, WEIGHTS_FILE, ModelCard
 from hbd3lm.model.transformer import Transformer
@@ -56,7 +56,7 @@ def write_exported(
         "LICENSE": licence(),
         **remote_code(),
     }
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, "--output_dir") as temporary:
         with atomic_write(temporary / WEIGHTS_FILE, "wb") as file:
             # transformers refuses a file that does not name its format
             file.write(save(weights, metadata={"format": "pt"}))
@@ -80,10 +80,11 @@ def check_target(
         UserError: a file, a folder with content without ``overwrite``, or with it a folder that
             is no exported model.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output_dir: {folder} is a file; name a folder")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
+    with writing(folder, "--output_dir"):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output_dir: {folder} is a file; name a folder")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return
     if not overwrite:
         raise UserError(
             f"--output_dir: {folder} is not empty; choose another folder, or give --overwrite"

@@ -17,6 +17,7 @@ from typing import Any
 from hbd3lm.data.annotations import execution_text
 from hbd3lm.data.records import HierarchicalExample, Problem, read_examples, write_examples
 from hbd3lm.errors import UserError
+from hbd3lm.files import WriteError, check_output, writing
 from hbd3lm.plans.ask import Recipe, ask_for_plans
 from hbd3lm.plans.details import Row, chosen_plan, plan_details, tally, write_details
 from hbd3lm.plans.engines.engine import Engine
@@ -135,8 +136,7 @@ def _check(problems: Sequence[Problem], output: Path, batch_size: int) -> None:
         raise UserError("there are no problems to plan; check --dataset, --split and --data_dir")
     if batch_size < 1:
         raise UserError(f"--batch_size {batch_size}: at least 1 problem a batch is needed")
-    if output.is_dir():
-        raise UserError(f"--output_path {output} is a folder; name a file in it")
+    check_output(output, "--output_path")  # before a lock and a journal lie beside it
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:
@@ -146,16 +146,16 @@ def _check(problems: Sequence[Problem], output: Path, batch_size: int) -> None:
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """A file that cannot be written is a message for the user."""
+    """A file that cannot be written is a message for the user, which tells where the journal is."""
     try:
-        yield
-    except OSError as error:
+        with writing(output, "--output_path"):
+            yield
+    except WriteError as error:
         journal = journal_path(output)
-        kept = (
-            f"; what is done is kept in {journal}, repeat the command" if journal.exists() else ""
-        )
+        if not journal.exists():
+            raise
         raise UserError(
-            f"--output_path: cannot write {error.filename or output}: {error.strerror}{kept}"
+            f"{error}; what is done is kept in {journal}, repeat the command"
         ) from error
 
 

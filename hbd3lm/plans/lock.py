@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hbd3lm.errors import UserError
+from hbd3lm.files import writing
 
 
 class LockedError(UserError):
@@ -38,11 +39,12 @@ def output_lock(output: str | Path, wait: bool = False) -> Iterator[None]:
 
     Raises:
         LockedError: another run holds it; the message names that run.
-        OSError: the file cannot be created.
+        WriteError: the file cannot be created.
     """
     path = lock_path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _acquire(path, wait)
+    with writing(output, "--output_path"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(path, wait)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from hbd3lm.data.records import HierarchicalExample, Problem, read_examples, write_examples
 from hbd3lm.errors import UserError, some_of
+from hbd3lm.files import check_output, writing
 from hbd3lm.plans.details import read_details, tally, write_details
 from hbd3lm.plans.generate import problems_digest
 from hbd3lm.plans.journal import ENGINE_IDENTITY, differences, journal_path
@@ -196,27 +197,23 @@ def merge_shards(
         )
     ordered_rows = [rows[problem.id] for problem in problems]
     settings = {**manifests[0]["settings"], "problems_sha256": whole}
-    try:
-        with output_lock(output, wait=True):
-            write_examples(output, ordered)
-            write_details(output, ordered_rows)
-            manifest = build_manifest(
-                output,
-                settings,
-                tally(ordered_rows),
-                manifests[0]["engine"],
-                [session for manifest in manifests for session in manifest["sessions"]],
-                {
-                    "problems": manifests[0]["problems"],
-                    "shard": None,
-                    "merged_from": {m["file"]: m["sha256"] for m in manifests},
-                },
-            )
-            write_manifest(output, manifest)
-    except OSError as error:
-        raise UserError(
-            f"--output_path: cannot write {error.filename or output}: {error.strerror}"
-        ) from error
+    check_output(output, "--output_path")
+    with writing(output, "--output_path"), output_lock(output, wait=True):
+        write_examples(output, ordered)
+        write_details(output, ordered_rows)
+        manifest = build_manifest(
+            output,
+            settings,
+            tally(ordered_rows),
+            manifests[0]["engine"],
+            [session for manifest in manifests for session in manifest["sessions"]],
+            {
+                "problems": manifests[0]["problems"],
+                "shard": None,
+                "merged_from": {m["file"]: m["sha256"] for m in manifests},
+            },
+        )
+        write_manifest(output, manifest)
     return ordered
 
 

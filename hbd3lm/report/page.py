@@ -156,11 +156,8 @@ def write_html(path: str | Path, html: str) -> None:
     Raises:
         UserError: ``path`` cannot be written.
     """
-    try:
-        with atomic_write(path) as file:
-            file.write(html)
-    except OSError as error:
-        raise UserError(f"cannot write the page {path}: {error.strerror or error}") from None
+    with atomic_write(path, what="page") as file:
+        file.write(html)
 
 
 def picture(path: str | Path, alt: str, caption: str = "") -> Picture:
@@ -222,7 +219,7 @@ def perplexity_table(result: Mapping[str, Any]) -> Table:
     rows = [
         (
             f"{name}: {part['of']}",
-            f"{part['nats_per_token']:.4f} ± {number(part['standard_error'], 4)}",
+            f"{number(part['nats_per_token'], 4)} ± {number(part['standard_error'], 4)}",
             number(part["perplexity"]),
             f"{number(part['perplexity_low'])} to {number(part['perplexity_high'])}",
             f"{part['tokens']:,}",

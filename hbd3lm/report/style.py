@@ -104,8 +104,5 @@ def figure_file(
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         yield figure
-        try:
-            with atomic_write(path, mode="wb") as file:
-                figure.savefig(file, format=kind, dpi=DPI, metadata=dates[kind])
-        except OSError as error:
-            raise UserError(f"{what}: cannot write {path}: {error.strerror or error}") from None
+        with atomic_write(path, "wb", what) as file:
+            figure.savefig(file, format=kind, dpi=DPI, metadata=dates[kind])

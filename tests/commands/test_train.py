@@ -98,4 +98,4 @@ def test_a_run_dir_that_cannot_be_made_is_refused_by_its_name(home, tmp_path, ca
     assert (
         main("mode=train", *TINY, f"data.train_path={home}/train.json", f"run_dir={run_dir}") == 1
     )
-    assert f"error: run_dir: cannot make {run_dir}: Not a directory" in capsys.readouterr().err
+    assert f"error: run_dir: cannot write {run_dir}: Not a directory" in capsys.readouterr().err

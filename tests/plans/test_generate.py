@@ -570,7 +570,7 @@ def test_no_space_for_a_finished_file_keeps_the_journal(tmp_path, monkeypatch, n
         real(source, target)
 
     monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(UserError, match=r"cannot write .*: No space left on device; what is done"):
+    with pytest.raises(UserError, match=r": No space left on device; make room .*; what is done"):
         ask(output, ToyEngine())
     monkeypatch.undo()
     second = ToyEngine()

@@ -126,7 +126,7 @@ def test_a_missing_picture_and_an_unknown_format_are_refused(tmp_path):
 
 def test_a_page_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the page"):
+    with pytest.raises(UserError, match="page: cannot write"):
         p.write_page(tmp_path / "file" / "index.html", page(tmp_path))
 
 
