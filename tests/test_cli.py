@@ -87,9 +87,10 @@ def test_bad_input_is_one_message_and_status_1(capsys):
     assert captured.err.startswith("error: --data_path: no such file: nowhere.json")
 
 
-def test_module_and_console_script_are_the_same_program():
+@pytest.mark.parametrize("module", ["hbd3lm", "hbd3lm.cli"])
+def test_module_and_console_script_are_the_same_program(module):
     run = subprocess.run(
-        [sys.executable, "-m", "hbd3lm.cli", "--version"],
+        [sys.executable, "-m", module, "--version"],
         check=True,
         capture_output=True,
         text=True,
