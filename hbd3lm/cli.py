@@ -100,7 +100,10 @@ def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the verb ``argv`` begins with. Returns the exit status; 2 for an unknown verb."""
-    argv = sys.argv[1:] if argv is None else argv
+    return run_command(lambda: _main(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: list[str]) -> int:
     if not argv:
         print(usage(), file=sys.stderr)
         return 2
@@ -129,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module = VERBS[name].module
     if module is not None:
-        return run_command(lambda: importlib.import_module(module).main(rest))
+        return importlib.import_module(module).main(rest)
     if any(argument.startswith("mode=") for argument in rest):
         print(f"error: the verb {name} is the mode; leave mode=... out", file=sys.stderr)
         return 2

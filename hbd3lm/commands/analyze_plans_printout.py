@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,17 +43,9 @@ def print_analysis(
         args: of the command: ``data_path``, ``num_samples``, ``seed``.
     """
     console = make_console()
-    # Rendered in full first: a reader that hangs up ("| head") then cuts a single write short.
-    with console.capture() as capture:
-        _print_report(console, plans, other, args)
-        for path in written:
-            console.print(printable(f"written: {path}"), markup=False, soft_wrap=True)
-    try:
-        sys.stdout.write(capture.get())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # As the Python documentation advises, so that the flush at exit finds an open file.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _print_report(console, plans, other, args)
+    for path in written:
+        console.print(printable(f"written: {path}"), markup=False, soft_wrap=True)
 
 
 def _print_report(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -29,8 +31,18 @@ from hbd3lm.errors import UserError, run_command
 MODES = ("train", "ppl_eval", "sample_eval", "sample", "doctor")
 
 
+_SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version")
+"""Flags of Hydra's with which it prints something and ends."""
+
+
 def main() -> None:
     """Check the overrides on the command line, then hand over to Hydra."""
+    status = run_command(_main)
+    if status:
+        sys.exit(status)
+
+
+def _main() -> None:
     sys.argv[1:] = arguments = [quote_text(argument) for argument in sys.argv[1:]]
     others = [argument for argument in arguments if not argument.startswith("mode=")]
     if others and set(others) <= {"-h", "--help"}:
@@ -43,11 +55,17 @@ def main() -> None:
 
             # It composes a configuration for every run of its own, with settings of its own before
             # the user's: data.max_steps=2 is known where the experiment says data=laboratory.
-            sys.exit(run_command(lambda: run_mode(overrides)))
-        status = run_command(lambda: check_overrides(overrides))
-        if status:
-            sys.exit(status)
-    _hydra_main()
+            return run_mode(overrides)
+        check_overrides(overrides)
+    if not any(argument.partition("=")[0] in _SHOWING for argument in arguments):
+        return _hydra_main()
+    # Printed by us: of a reader who leaves, Hydra reports an error.
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            _hydra_main()
+    finally:
+        print(printed.getvalue(), end="")
 
 
 @hydra.main(version_base=None, config_path=CONFIGS, config_name="config")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -77,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the examples or the table. Returns 0, also if the reader (``| head``) leaves early.
+    """Print the examples or the table. Returns 0.
 
     Raises:
         UserError: unreadable data, no such tokenizer, ``--output_json`` without ``--analyze``.
@@ -93,15 +91,10 @@ def main(argv: list[str] | None = None) -> int:
     caps = Caps(question=args.question_len, plan=args.plan_len, execution=args.exec_len)
     examples = read_examples(args.data_path)
     tokenizer = load_tokenizer(args.tokenizer, data_dir=args.data_dir)
-    try:
-        if args.analyze:
-            _analyze(args, examples, tokenizer, caps)
-        else:
-            _show(args, examples, tokenizer, caps)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # As the Python documentation advises, so that the flush at exit finds an open file.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if args.analyze:
+        _analyze(args, examples, tokenizer, caps)
+    else:
+        _show(args, examples, tokenizer, caps)
     return 0
 
 

@@ -13,7 +13,7 @@ from hbd3lm.data.annotations import execution_text
 from hbd3lm.data.records import HierarchicalExample, write_examples
 from hbd3lm.data.synthetic import generate_problems
 from hbd3lm.data.tokenizer import load_tokenizer
-from hbd3lm.errors import UserError
+from hbd3lm.errors import HUNG_UP, UserError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "gsm8k_dataloader.py"
 
@@ -98,7 +98,7 @@ def test_a_reader_that_leaves_early_is_no_error(data_path):
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-        assert process.wait() == 0
+        assert process.wait() == HUNG_UP
     assert errors == b""
 
 
