@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+import hbd3lm
 from hbd3lm.errors import UserError
 from hbd3lm.train.callbacks import WarmEMA
 from hbd3lm.train.config import TrainerConfig, TrainingConfig, check_strategy
@@ -107,6 +110,32 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
         assert torch.equal(got, expected), name
         if expected is by_muon:
             assert not torch.equal(by_muon, by_adamw), name
+
+
+def test_the_constants_of_both_optimisers_are_the_published_ones():
+    """Whatever multiplies: without bf16 in hardware Muon's own step reads only some of them."""
+    pair = make_optimizer(toy_net(), TrainingConfig(optimizer="muon"))
+    adamw, muon = (part.param_groups[0] for part in pair.parts)
+    rate = 3e-4
+    assert {name: adamw[name] for name in ("lr", "betas", "eps", "amsgrad")} == {
+        "lr": rate, "betas": (0.9, 0.99), "eps": 1e-8, "amsgrad": False,
+    }  # fmt: skip
+    assert {name: value for name, value in muon.items() if name not in ("params", "eps")} == {
+        "lr": 10 * rate,
+        "weight_decay": 0.01,
+        "momentum": 0.95,
+        "nesterov": True,
+        "ns_coefficients": (3.4445, -4.775, 2.0315),
+        "ns_steps": 5,
+        "adjust_lr_fn": "match_rms_adamw",
+    }
+
+
+def test_a_run_of_the_command_line_has_the_defaults_that_are_described_beside_the_settings():
+    path = Path(hbd3lm.__file__).parent / "configs" / "config.yaml"
+    written = OmegaConf.to_container(OmegaConf.load(path))["training"]
+    for name, value in dataclasses.asdict(TrainingConfig()).items():
+        assert written[name] == value, name
 
 
 class Newton:
