@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     from hbd3lm.commands.demo_app import build_app, launch
     from hbd3lm.pretrained import HBD3LM
 
-    model = HBD3LM.from_pretrained(find_checkpoint(args.checkpoint), args.device)
+    model = HBD3LM.from_pretrained(resolve_checkpoint(args.checkpoint), args.device)
     with TemporaryDirectory(prefix="hbd3lm-demo-", ignore_cleanup_errors=True) as folder:
         # Gradio copies what it offers to download, and keeps the copies.
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def find_checkpoint(path: str) -> str:
+def resolve_checkpoint(path: str) -> str:
     """``path``, or the best (else last) checkpoint of the run whose folder it is."""
     for name in ("best.ckpt", "last.ckpt"):
         file = Path(path, "checkpoints", name)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hbd3lm import HBD3LM, cli
-from hbd3lm.commands.demo import find_checkpoint, is_local
+from hbd3lm.commands.demo import is_local, resolve_checkpoint
 from hbd3lm.evaluate.trajectories import Token
 from hbd3lm.report.tokens import segment_html
 from tests.browser import launch, open_page
@@ -367,10 +367,10 @@ def test_wrong_arguments_are_told_in_one_message(words, message, capsys):
 def test_a_run_stands_for_its_best_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert find_checkpoint(str(tmp_path)).endswith("checkpoints/last.ckpt")
+    assert resolve_checkpoint(str(tmp_path)).endswith("checkpoints/last.ckpt")
     (tmp_path / "checkpoints" / "best.ckpt").touch()
-    assert find_checkpoint(str(tmp_path)).endswith("checkpoints/best.ckpt")
-    assert find_checkpoint("USER/NAME") == "USER/NAME"
+    assert resolve_checkpoint(str(tmp_path)).endswith("checkpoints/best.ckpt")
+    assert resolve_checkpoint("USER/NAME") == "USER/NAME"
 
 
 def test_which_addresses_are_this_machine_alone():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hbd3lm.data.annotations import find_annotations
-from hbd3lm.plans.rules.expressions import Expression, parse_expression
+from hbd3lm.plans.rules.expressions import Expression, parse_calculation
 from hbd3lm.plans.rules.figures import CASH, FIGURE, PLAIN, SHARE
 from hbd3lm.plans.wording import word_set
 
@@ -82,13 +82,13 @@ def find_equations(line: str) -> Iterator[Equation]:
         before, written = written[:start], written[start:]
         after = _AFTER_ANNOTATION.match(line, annotation.end)
         end = after.end()
-        expression = parse_expression(annotation.expression) or parse_expression(written)
+        expression = parse_calculation(annotation.expression) or parse_calculation(written)
         mark = _mark(written[-2:] + after[0])
         yield Equation(expression, annotation.result, before, written, mark, end)
     for match in () if annotations else _RESULT.finditer(line):
         start, signs = _equation_start(line[end : match.start()])
         before, written = line[end : end + start], line[end + start : match.start()]
-        expression = parse_expression(written) if signs else None
+        expression = parse_calculation(written) if signs else None
         if expression is not None:
             end = match.end()
             yield Equation(expression, match["value"], before, written, _mark(match["value"]), end)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from hbd3lm.data.annotations import parse_expression as arithmetic_tree
+from hbd3lm.data.annotations import parse_expression
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ Expression = Number | Sum | Product
 _WORD_IN_EXPRESSION = re.compile(r"(?<![\d.])\b(?!x\b)[A-Za-z][\w'’.]*")
 
 
-def parse_expression(text: str) -> Expression | None:
+def parse_calculation(text: str) -> Expression | None:
     """The tree of an arithmetic expression with at least one operation; ``None`` if it is none.
 
     Units (``7 stickers/page * 6 pages``) and currency signs are skipped; the grammar is that of
@@ -50,7 +50,7 @@ def parse_expression(text: str) -> Expression | None:
     text = re.sub(r"(\d|\))\s*\(", r"\1*(", text)
     text = re.sub(r"\)\s*(?=\d)", ")*", text)
     try:
-        tree = _flatten(arithmetic_tree(text.strip(" .+")))
+        tree = _flatten(parse_expression(text.strip(" .+")))
     except ValueError:
         return None
     return None if isinstance(tree, Number) else tree
