@@ -13,6 +13,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 
     from hbd3lm.diffusion.objective import BlockDiffusion
     from hbd3lm.model.config import ModelConfig
-    from hbd3lm.model.cost import PartShape
+    from hbd3lm.model.cost import Lengths, PartShape
     from hbd3lm.model.layout import Document, Layout
+
+    Clock = Callable[[], float]
+    """The time now, in seconds."""
 
 GIGA = 1e9
 BATCH = {"quick": 2, "nano": 32, "tiny": 32, "small": 8, "medium": 4}
@@ -63,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def lengths_of(documents: list[Document]) -> list:
+def lengths_of(documents: list[Document]) -> list[Lengths]:
+    """The real lengths of every document, as :mod:`hbd3lm.model.cost` takes them."""
     import numpy as np
 
     from hbd3lm.model.cost import Lengths
@@ -139,7 +144,9 @@ def print_counts(args: argparse.Namespace, layout: Layout, documents: list[Docum
 # -- what the machine can do, and what a step does -------------------------------------------------
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, clock, size: int | None = None) -> float:
+def matrix_rate(
+    device: torch.device, dtype: torch.dtype, clock: Clock, size: int | None = None
+) -> float:
     """FLOP a second of large square matrix products, the best of several."""
     import torch
 
@@ -148,7 +155,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, clock, size: int | Non
     return 2 * size**3 / best_time(lambda: a @ b, device, clock)
 
 
-def bandwidth(device: torch.device, clock, size: int = 1 << 28) -> float:
+def bandwidth(device: torch.device, clock: Clock, size: int = 1 << 28) -> float:
     """Bytes a second of a copy, read and written ones added up."""
     import torch
 
@@ -157,11 +164,15 @@ def bandwidth(device: torch.device, clock, size: int = 1 << 28) -> float:
     return 2 * size / best_time(lambda: target.copy_(source), device, clock)
 
 
-def best_time(work, device: torch.device, clock, turns: int = 7) -> float:
+def best_time(
+    work: Callable[[], object], device: torch.device, clock: Clock, turns: int = 7
+) -> float:
+    """Seconds of the fastest of ``turns`` calls of ``work``."""
     return min(timed(work, device, clock) for _ in range(turns))
 
 
-def timed(work, device: torch.device, clock) -> float:
+def timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:
+    """Seconds of one call of ``work`` by ``clock``, what runs on a GPU included."""
     import torch
 
     def wait() -> None:
@@ -217,6 +228,7 @@ class Step:
             self.optimizer.zero_grad()
 
     def shapes(self, read: bool) -> list[tuple[PartShape, ...]]:
+        """The parts of every batch; ``read``: with the pairs the rule allows, not all of a row."""
         from hbd3lm.model.cost import shapes_of_batch
 
         return [shapes_of_batch(item.batch.to("cpu"), read) for item in self.items]
@@ -230,7 +242,11 @@ class Step:
 
 
 def measure(
-    args: argparse.Namespace, name: str, objective, documents: list[Document], device: torch.device
+    args: argparse.Namespace,
+    name: str,
+    objective: BlockDiffusion,
+    documents: list[Document],
+    device: torch.device,
 ) -> None:
     """Print measured over ideal, and on a GPU the model FLOPs utilisation and the memory."""
     import torch
@@ -317,6 +333,7 @@ def print_profile(step: Step) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Print the counts and, where asked for, the measurement."""
     keep_freed_memory()
     import torch
 

@@ -25,8 +25,10 @@ from hbd3lm.errors import UserError, run_command
 if TYPE_CHECKING:
     import numpy as np
 
+    from hbd3lm.data.records import HierarchicalExample
     from hbd3lm.diffusion.corruption import Noise
     from hbd3lm.diffusion.objective import BlockDiffusion
+    from hbd3lm.model.batch import Batch
     from hbd3lm.model.layout import Document
     from hbd3lm.model.transformer import Transformer
 
@@ -84,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def load_examples(args: argparse.Namespace) -> list:
+def load_examples(args: argparse.Namespace) -> list[HierarchicalExample]:
+    """Of the plan file, or embedded problems with plans by the rules."""
     from hbd3lm.data.annotations import execution_text
     from hbd3lm.data.records import HierarchicalExample, read_examples
     from hbd3lm.data.sources import load_problems
@@ -167,7 +170,13 @@ def compare_estimators(
     print("error: of the mean of both sets, nats/token; variance: of the mean of one set")
 
 
-def score(net, objective, documents, noises, batch_size: int) -> np.ndarray:
+def score(
+    net: Transformer,
+    objective: BlockDiffusion,
+    documents: list[Document],
+    noises: list[Noise],
+    batch_size: int,
+) -> np.ndarray:
     """[documents] estimates in nats."""
     import torch
 
@@ -192,13 +201,20 @@ class CleanCopyEach:
     def __init__(self, objective: BlockDiffusion) -> None:
         self.evaluation_noise, self._assemble = objective.evaluation_noise, objective.assemble
 
-    def assemble_draws(self, documents, noises):
+    def assemble_draws(self, documents: list[Document], noises: list[list[Noise]]) -> Batch:
+        """A batch in which every draw has a clean copy of its own."""
         from hbd3lm.diffusion.objective import repeat_documents
 
         return self._assemble(*repeat_documents(documents, noises))
 
 
-def compare_sharing(net, objective, documents, draws: int, batch_size: int) -> None:
+def compare_sharing(
+    net: Transformer,
+    objective: BlockDiffusion,
+    documents: list[Document],
+    draws: int,
+    batch_size: int,
+) -> None:
     """All draws of all documents, in the batches of an evaluation."""
     import torch
 
@@ -224,7 +240,9 @@ def compare_sharing(net, objective, documents, draws: int, batch_size: int) -> N
 # -- the gradient --------------------------------------------------------------------------------
 
 
-def compare_gradients(net, objective, documents, draws: int) -> None:
+def compare_gradients(
+    net: Transformer, objective: BlockDiffusion, documents: list[Document], draws: int
+) -> None:
     """Variance of the training gradient under some intervals."""
     from hbd3lm.diffusion.schedule import LogLinearSchedule
     from hbd3lm.diffusion.variance import gradient_variance

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hbd3lm.model.layout import Layout
     from hbd3lm.model.transformer import Transformer
     from hbd3lm.sample.decoder import Prompt, SpecialIds
+    from hbd3lm.sample.strategies import SamplingConfig
 
 PUBLISHED = "published: the same with logits at every position"
 NEVER = -1
@@ -121,7 +122,7 @@ def make_task(args: argparse.Namespace) -> tuple[Task, str]:
     return task, f"random {model}, {lengths} tokens each; {about}"
 
 
-def check_agreement(task: Task, config, count: int = 2) -> str:
+def check_agreement(task: Task, config: SamplingConfig, count: int = 2) -> str:
     """Both samplers must write the same tokens; float64, so that no rounding decides a draw.
 
     Raises:
@@ -144,7 +145,7 @@ def check_agreement(task: Task, config, count: int = 2) -> str:
 
 
 def time_plain(
-    task: Task, config, prompts: list[Prompt], logits_everywhere: bool = False
+    task: Task, config: SamplingConfig, prompts: list[Prompt], logits_everywhere: bool = False
 ) -> tuple[float, float]:
     """Problems a second, and network evaluations a problem, one by one without a cache."""
     from benchmarks.plain_sampler import plain_sample
@@ -166,7 +167,7 @@ def time_plain(
     return len(samples) / seconds, statistics.mean(sample.evaluations for sample in samples)
 
 
-def time_decoder(task: Task, config) -> tuple[float, float]:
+def time_decoder(task: Task, config: SamplingConfig) -> tuple[float, float]:
     """The same, of our decoder on all problems."""
     from hbd3lm.sample.decoder import Decoder
 

@@ -19,14 +19,16 @@ import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
+    from benchmarks.bd3lm_baseline import PaddedBatch
     from hbd3lm.data.tokenizer import ProblemTokenizer
+    from hbd3lm.model.batch import Batch
     from hbd3lm.model.config import ModelConfig
     from hbd3lm.model.layout import Document, Layout
     from hbd3lm.model.transformer import Transformer
@@ -244,7 +246,7 @@ class Bench:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def step(self, batch) -> float:
+    def step(self, batch: Batch | PaddedBatch) -> float:
         """Forward, backward, AdamW: the loss per example."""
         import torch
 
@@ -372,7 +374,13 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def receive(self):
+    def receive(self) -> Any:
+        """The next answer.
+
+        Raises:
+            RuntimeError: the process died.
+            UserError: what it was given does not fit.
+        """
         try:
             answer = self.pipe.recv()
         except EOFError:
@@ -382,7 +390,8 @@ class Worker:
             raise answer
         return answer
 
-    def ask(self, question: str):
+    def ask(self, question: str) -> Any:
+        """The answer to one question; raises as :meth:`receive` does."""
         self.pipe.send(question)
         return self.receive()
 

@@ -14,7 +14,7 @@ the number of masked tokens of a block (``diffusion/corruption.py``), not over r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,13 +34,14 @@ def score_documents(
     samples: int,
     batch_size: int,
     seed: int = 0,
-    progress=lambda batches: batches,
+    progress: Callable[[Iterable[int]], Iterable[int]] = lambda batches: batches,
     turn: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """NLL (or NELBO estimate) in nats and real tokens, each [documents, segments] float64.
 
     Args:
         samples: noise draws per document; an exact likelihood needs one.
+        progress: wraps the numbers of the batches, as a bar does.
         turn: every turn has noise of its own.
     """
     samples = samples if objective.is_bound else 1
@@ -168,7 +169,7 @@ def likelihoods(
     samples: int,
     batch_size: int,
     seed: int = 0,
-    progress=lambda batches: batches,
+    progress: Callable[[Iterable[int]], Iterable[int]] = lambda batches: batches,
     precision: float | None = None,
     max_samples: int = 256,
 ) -> Likelihoods:
@@ -176,6 +177,7 @@ def likelihoods(
 
     Args:
         samples: noise draws per document.
+        progress: wraps the numbers of the batches of each turn, as a bar does.
         precision: take further turns of ``samples`` draws until the 95 % interval *of the draws*
             of every perplexity is at most this share of it to either side; None: one turn.
         max_samples: draws per document after which to stop all the same.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def accuracy_table(arms: Sequence[Arm], guess: dict[str, Any]) -> Table:
+    """A row an arm: shares of right answers, greedy and by vote; ``guess``: those of guessing."""
     votes = max((len(model.votes) for arm in arms for model in arm.models), default=0)
     rows = []
     for arm in arms:
@@ -70,6 +71,7 @@ def accuracy_table(arms: Sequence[Arm], guess: dict[str, Any]) -> Table:
 
 
 def contrast_table(contrasts: Sequence[Contrast], tests: Sequence[SeedTest]) -> Table:
+    """A row a pair of arms: the first less the second, in right answers and in nats."""
     rows = []
     for contrast in contrasts:
         mine = [test for test in tests if test.label == contrast.label]
@@ -101,6 +103,7 @@ def contrast_table(contrasts: Sequence[Contrast], tests: Sequence[SeedTest]) -> 
 
 
 def test_table(tests: Sequence[SeedTest]) -> Table:
+    """A row a pair of arms and seed: the problems that divide the two models, and p."""
     return Table(
         "mcnemar",
         "McNemar's exact test, seed by seed (greedy, strict)",
@@ -117,6 +120,8 @@ def test_table(tests: Sequence[SeedTest]) -> Table:
 
 
 def likelihood_table(arms: Sequence[Arm]) -> Table:
+    """A row an arm: nats a token of plan and execution, bounds marked as such."""
+
     def rate(arm: Arm, nats: np.ndarray, segments: Sequence[str], is_bound: bool) -> Estimate:
         tokens = sum(arm.models[0].tokens[name] for name in segments)
         found = ratio_estimate(nats, np.broadcast_to(tokens, nats.shape))
@@ -165,6 +170,8 @@ def likelihood_table(arms: Sequence[Arm]) -> Table:
 
 
 def speed_table(arms: Sequence[Arm], budgets: dict[str, Budget], speeds: dict[str, Speed]) -> Table:
+    """A row an arm: what sampling costs. ``budgets`` and ``speeds`` are by arm; an arm that was not
+    raced has no speed."""
     rows = []
     for arm in arms:
         speed = [model.scores["speed"] for model in arm.models]
@@ -202,6 +209,7 @@ def speed_table(arms: Sequence[Arm], budgets: dict[str, Budget], speeds: dict[st
 
 
 def sweep_table(points: Sequence[Point], speeds: dict[str, Speed]) -> Table:
+    """A row a point: quality and speed at another block size, number of steps or threshold."""
     return Table(
         "sweeps",
         "Quality over speed: block sizes, steps and thresholds",
@@ -236,6 +244,7 @@ def sweep_table(points: Sequence[Point], speeds: dict[str, Speed]) -> Table:
 
 
 def budget_table(arms: Sequence[Arm], budgets: dict[str, Budget], kind: str) -> Table:
+    """A row an arm: what training took. ``kind``: what is equal, ``problems`` or ``operations``."""
     first = budgets[arms[0].name]
     rows = []
     for arm in arms:
@@ -275,6 +284,7 @@ def budget_table(arms: Sequence[Arm], budgets: dict[str, Budget], kind: str) -> 
 
 
 def setting_sentence(study: Study, arms: Sequence[Arm]) -> str:
+    """On how much data and how many seeds the findings rest."""
     cfg = compose(study.base)
     seeds = len(arms[0].models)
     more = "" if seeds > 1 else "; one seed a method says nothing about other seeds"
@@ -286,6 +296,7 @@ def setting_sentence(study: Study, arms: Sequence[Arm]) -> str:
 
 
 def accuracy_finding(contrast: Contrast, tests: Sequence[SeedTest]) -> str:
+    """Which of two arms answers more problems rightly, if its interval says so."""
     mine = [test for test in tests if test.label == contrast.label]
     significant = sum(test.adjusted < 0.05 for test in mine)
     d = contrast.accuracy
@@ -303,6 +314,7 @@ def accuracy_finding(contrast: Contrast, tests: Sequence[SeedTest]) -> str:
 
 
 def likelihood_finding(contrast: Contrast) -> str | None:
+    """Which of two arms gives executions more probability, if exact values or bounds can say so."""
     d, (first, second) = contrast.nats, (contrast.first, contrast.second)
     numbers = f"{d.value:+.4f} nats a token (95 % {d.low:+.4f} to {d.high:+.4f})"
     of = "executions given questions"
@@ -323,6 +335,7 @@ def likelihood_finding(contrast: Contrast) -> str | None:
 
 
 def vote_findings(arms: Sequence[Arm]) -> list[str]:
+    """Whether a vote helps, a sentence for each arm that has one."""
     found = []
     for arm in arms:
         voters = arm.votes()
@@ -351,6 +364,7 @@ def draw(
     speeds: dict[str, Speed],
     guess: dict[str, Any],
 ) -> None:
+    """Accuracy and nats of the arms, and quality over speed of all points."""
     from hbd3lm.report.style import CYCLE, MUTED
 
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])

@@ -33,6 +33,7 @@ class Look:
         return ratio_estimate(mass, self.uniform[..., group].mean(2))
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: means over seeds and documents."""
         mean = self.mass.mean((0, 1))
         return {
             "groups": list(GROUPS),
@@ -42,6 +43,7 @@ class Look:
 
 
 def attention_table(looks: Mapping[str, Look]) -> Table:
+    """A row an arm and group of tokens: attention to it, and its share of what is visible."""
     return Table(
         "attention",
         "What the tokens of an execution look at while they are written",
@@ -74,6 +76,7 @@ def attention_table(looks: Mapping[str, Look]) -> Table:
 
 
 def attention_findings(arm: str, look: Look) -> list[str]:
+    """Whether digits of the question or the plan get more attention, as the interval says."""
     digits, plan, other = (
         look.lift(GROUPS.index(name))
         for name in ("question: digits", "plan", "question: other words")
@@ -109,6 +112,7 @@ _LINES = {
 
 
 def draw_attention(figure: SubFigure, arm: str, look: Look) -> None:
+    """One arm: attention by layer and step to some groups, and by step to all."""
     from hbd3lm.report.style import DENSITY
 
     mean = look.mass.mean((0, 1))  # [layers, steps, groups]

@@ -85,6 +85,7 @@ def _judge(pairs: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray | None:
 
 
 def plan_rows(models: Arm, material: Material) -> dict[str, PlanRow]:
+    """A row a kind of plan that some problem has, by name; p adjusted (Holm) over all."""
     gold = {example.id: example.plan for example in material.examples}
     rows = {name: PlanRow(name, models, gold) for name in PLANS if models[0].given[name]}
     tested = [row for row in rows.values() if row.p is not None]
@@ -94,6 +95,7 @@ def plan_rows(models: Arm, material: Material) -> dict[str, PlanRow]:
 
 
 def accuracy_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
+    """A row an arm and plan: right answers and nats of the gold execution, less the gold plan's."""
     rows = []
     for arm, found in plans.items():
         for row in found.values():
@@ -134,6 +136,7 @@ def accuracy_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
 
 
 def operation_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
+    """A row an arm and plan: whether executions carry out its operations or the gold plan's."""
     return Table(
         "operations",
         "Which operations executions carry out",
@@ -168,6 +171,7 @@ def operation_table(plans: Mapping[str, Mapping[str, PlanRow]]) -> Table:
 
 
 def number_table(arms: Mapping[str, Arm], material: Material) -> Table:
+    """A row an arm and plan: how many executions hold a wrong number that the plan was given."""
     rows = []
     for arm, models in arms.items():
         for name in (GOLD, "right_numbers", "wrong_numbers"):
@@ -193,6 +197,7 @@ def number_table(arms: Mapping[str, Arm], material: Material) -> Table:
 
 
 def plan_findings(arm: str, rows: Mapping[str, PlanRow]) -> list[str]:
+    """What changed plans do to the answers of one arm, and whose operations it carries out."""
     sentences = []
     for row in rows.values():
         found = row.difference
@@ -232,6 +237,7 @@ def _who_wins(arm: str, row: PlanRow) -> str:
 
 
 def draw_plans(figure: SubFigure, plans: Mapping[str, Mapping[str, PlanRow]]) -> None:
+    """Right answers, and shares that carry out the plan's operations, by plan and arm."""
     from hbd3lm.report.style import CYCLE
 
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])

@@ -33,6 +33,7 @@ class InvarianceRow:
 
 
 def invariance_rows(models: Arm, material: Material) -> dict[str, InvarianceRow]:
+    """A row a change that could be made, and ``problem``: beside plans for other problems."""
     rows = {}
     for change in CHANGES:
         if not material.questions[change]:
@@ -51,6 +52,7 @@ def invariance_rows(models: Arm, material: Material) -> dict[str, InvarianceRow]
 def invariance_table(
     invariance: Mapping[str, Mapping[str, InvarianceRow]], total: int, material: Material
 ) -> Table:
+    """A row an arm and change: how alike plans stay; ``total``: all problems, changed or not."""
     refused = ", ".join(f"{reason} {n}" for reason, n in sorted(material.refused.items()))
     done = len(material.questions["numbers"])
     return Table(
@@ -90,6 +92,7 @@ def invariance_table(
 
 
 def invariance_findings(arm: str, rows: Mapping[str, InvarianceRow]) -> list[str]:
+    """What other numbers, and other names, in the question do to the plans of one arm."""
     sentences = []
     if "numbers" in rows:
         row = rows["numbers"]

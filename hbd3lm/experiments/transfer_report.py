@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def seen_findings(unseen: np.ndarray) -> list[str]:
+    """How many test problems the source has seen; ``unseen``: [problems] bool."""
     if unseen.all():
         return []
     return [
@@ -35,6 +36,7 @@ def seen_findings(unseen: np.ndarray) -> list[str]:
 
 
 def identity_table(identity: Sequence[dict[str, Any]]) -> Table:
+    """A row a frozen model: how much of its plans is the source's to the bit."""
     return Table(
         "identity",
         "Frozen plan modules against the model they come from, on the target's test problems",
@@ -60,6 +62,7 @@ def identity_table(identity: Sequence[dict[str, Any]]) -> Table:
 
 
 def identity_findings(identity: Sequence[dict[str, Any]]) -> list[str]:
+    """What freezing kept, over all frozen models; none if there are none."""
     if not identity:
         return []
     plans = sum(row["plans"] for row in identity)
@@ -86,6 +89,7 @@ class Difference:
 
 
 def find_differences(curves: dict, first: str, sizes: Sequence[int]) -> list[Difference]:
+    """Every other arm less ``first``, at each of ``sizes``; ``curves``: models by (arm, size)."""
     found = []
     for (name, size), models in curves.items():
         if name == first or size not in sizes:
@@ -119,6 +123,7 @@ def _rate(models: Sequence[Measured], segment: str) -> Estimate | None:
 
 
 def curve_table(curves: dict[tuple[str, int], list[Measured]]) -> Table:
+    """A row an arm and size: right answers and nats a token, by (arm, size)."""
     return Table(
         "transfer",
         "The target's test problems, by number of target problems learned from; 95 % intervals",
@@ -151,6 +156,7 @@ def curve_table(curves: dict[tuple[str, int], list[Measured]]) -> Table:
 
 
 def difference_table(differences: Sequence[Difference], first: str) -> Table:
+    """A row a difference from the arm ``first``, with the tests of its seeds."""
     return Table(
         "differences",
         f"Right answers (strict) less those of {first}, the same problems and seeds",
@@ -179,6 +185,7 @@ def difference_table(differences: Sequence[Difference], first: str) -> Table:
 
 
 def difference_findings(differences: Sequence[Difference], first: str) -> list[str]:
+    """A sentence a difference: better, worse or neither, as its interval says."""
     sentences = []
     for d in differences:
         low, high = d.accuracy.low, d.accuracy.high
@@ -207,6 +214,7 @@ _COLORS = {"frozen": "#0072B2", "frozen_execution": "#56B4E9", "all": "#D55E00",
 
 
 def draw(figure: Figure, curves: dict[tuple[str, int], list[Measured]]) -> None:
+    """Right answers and the execution's nats over the number of target problems."""
     left, right = figure.subplots(1, 2)
     _lines(left, curves, lambda ms: accuracy_estimate(np.stack([m.correct() for m in ms])))
     left.set_ylabel("right answers, strict")

@@ -8,6 +8,7 @@ see any key.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -124,7 +125,8 @@ class _ProductAttention(torch.autograd.Function):
 
 
 @functools.cache
-def _flex_attention(compiled: bool):
+def _flex_attention(compiled: bool) -> Callable[..., Tensor]:
+    """PyTorch's FlexAttention, compiled once for all calls, or as it is."""
     from torch.nn.attention.flex_attention import flex_attention
 
     # Uncompiled it materialises all scores: right, but only fit for tests.

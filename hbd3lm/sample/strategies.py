@@ -90,6 +90,8 @@ class BlockState:
 
 
 class Strategy(Protocol):
+    """Decides, a pass at a time, which masked tokens of n blocks are sampled and kept."""
+
     def choose(self, state: BlockState) -> np.ndarray:
         """Bool [n, B]: what to ask the network; at least one position a problem."""
 
@@ -98,6 +100,7 @@ class Strategy(Protocol):
 
 
 def make_strategy(config: SamplingConfig) -> Strategy:
+    """The strategy that ``config.method`` names."""
     if config.method == "first_hitting":
         return FirstHitting(config.seed)
     if config.method == "ancestral":
