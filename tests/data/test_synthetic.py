@@ -13,7 +13,8 @@ from hbd3lm.data.annotations import check_annotation, find_annotations, strip_an
 from hbd3lm.data.answers import normalize_number, strict_answer
 from hbd3lm.data.synthetic import generate_problems
 from hbd3lm.data.synthetic.chance import Chance
-from hbd3lm.data.synthetic.events import OPENINGS, SEQUELS
+from hbd3lm.data.synthetic.openings import OPENINGS
+from hbd3lm.data.synthetic.sequels import SEQUELS
 from hbd3lm.data.synthetic.story import draw_story, is_test, signature
 from hbd3lm.data.synthetic.words import NUMBER_WORDS, PEOPLE
 from hbd3lm.errors import UserError

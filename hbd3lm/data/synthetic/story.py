@@ -9,7 +9,9 @@ from fractions import Fraction
 from functools import cache
 
 from hbd3lm.data.synthetic.chance import Chance
-from hbd3lm.data.synthetic.events import MONEY_KINDS, OPENINGS, SEQUELS, Event, Number, Numbers
+from hbd3lm.data.synthetic.events import MONEY_KINDS, Event, Number, Numbers
+from hbd3lm.data.synthetic.openings import OPENINGS
+from hbd3lm.data.synthetic.sequels import SEQUELS
 
 LARGEST = 5000  # results stay in the range of grade-school problems
 TEST_SHARE = 5  # one abstract problem in so many belongs to the test split
