@@ -102,7 +102,14 @@ class DataConfig:
     """``laboratory``: no calculation has a larger number in it."""
 
     def __post_init__(self) -> None:
-        for name in ("valid_size", "num_train", "num_test", "min_steps", "largest_number"):
+        for name in (
+            "valid_size",
+            "num_train",
+            "num_test",
+            "min_steps",
+            "max_steps",
+            "largest_number",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name} must be at least 1, got {value}")
