@@ -25,6 +25,9 @@ LAYOUTS = tuple(
 )
 """Question, plan and execution length, plan and execution block size, in tokens."""
 
+MOST_TOKENS = 4096
+"""Of a picture, noisy copies included; more are finer than its points, and take gigabytes."""
+
 _QUESTION, _PLAN, _EXECUTION = range(3)
 _VOCABULARY, _FILL, _MASK = 12, 7, 11  # ids below _FILL are text
 
@@ -63,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     """Print PASS or FAIL for every check and draw the picture; 0 if all pass, else 1.
 
     Raises:
-        UserError: a length that is no multiple of its block size, or a picture that cannot be
-            written.
+        UserError: a length that is no multiple of its block size, more tokens than can be drawn,
+            or a picture that cannot be written.
     """
     args = build_parser().parse_args(argv)
     for segment in ("plan", "exec"):
@@ -74,6 +77,12 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"--{segment}_len {length} is no multiple of --{segment}_block_size {block}"
             )
+    tokens = args.question_len + 2 * (args.plan_len + args.exec_len)
+    if tokens > MOST_TOKENS:
+        raise UserError(
+            f"the picture would have {tokens} tokens (--question_len and twice --plan_len and "
+            f"--exec_len), at most {MOST_TOKENS} can be drawn; give smaller lengths"
+        )
     from hbd3lm.files import check_output
     from hbd3lm.report.mask_figure import draw_mask
     from hbd3lm.report.style import figure_format

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hbd3lm.commands.arguments import whole
 from hbd3lm.errors import UserError
 
 
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         "hbd3lm export, or the id of a model on the Hugging Face hub",
     )
     parser.add_argument(
-        "--port", type=int, metavar="N", help="default: the first free one from 7860 up"
+        "--port", type=whole(1, 65535), metavar="N", help="default: the first free one from 7860 up"
     )
     parser.add_argument(
         "--host",
@@ -50,8 +51,6 @@ def main(argv: list[str] | None = None) -> int:
         UserError: no gradio, no such checkpoint, or an address that cannot be listened on.
     """
     args = build_parser().parse_args(argv)
-    if args.port is not None and not 1 <= args.port <= 65535:
-        raise UserError(f"--port must lie between 1 and 65535, got {args.port}")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     try:
         import gradio  # noqa: F401

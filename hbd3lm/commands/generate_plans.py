@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbd3lm.commands.arguments import count, number, positive
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ PLANNERS = (*TEXT_PLANNERS, *_ENGINE_FLAGS)
 _PLACE_FLAGS = ("base_url", "api_key_env", "timeout", "threads", "tensor_parallel_size",
                 "pipeline_parallel_size", "data_parallel_size",
                 "gpu_memory_utilization")  # fmt: skip
+_LONGEST_WAIT = 7 * 86_400  # seconds; sockets count the milliseconds in 32 bits
+_LONG = 10_000  # so many problems take seconds to generate
 _DATASETS = ("gsm8k", "svamp", "multiarith", "embedded")
 _EXAMPLES = """examples:
   generate_gsm8k_plans.py --split train --data_dir DIR
@@ -77,7 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--split", default="train", help="train or test (default: train)")
     data.add_argument("--data_dir", help="folder with the data files (default: HBD3LM_DATA_DIR, "
                       "else the hub, else embedded problems)")  # fmt: skip
-    data.add_argument("--num_examples", type=int, help="only the first N problems (default: all)")
+    data.add_argument(
+        "--num_examples", type=positive, help="only the first N problems (default: all)"
+    )
     data.add_argument("--shard", metavar="I/N",
                       help="only part I of N, from 1; hbd3lm plans merge joins them")  # fmt: skip
     data.add_argument("--keep_annotations", action="store_true",
@@ -86,9 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     plans.add_argument("--planner", choices=PLANNERS,
                        help="default: openai if --base_url is given, llamacpp if --model is a .gguf"
                        ", vllm for any other --model, else rules")  # fmt: skip
-    plans.add_argument("--batch_size", type=int, default=256,
+    plans.add_argument("--batch_size", type=positive, default=256,
                        help="problems in flight, at most (default: 256)")  # fmt: skip
-    plans.add_argument("--seed", type=int, default=0,
+    plans.add_argument("--seed", type=count, default=0,
                        help="of sampling and of embedded problems (default: 0)")  # fmt: skip
 
     model = parser.add_argument_group("language model (vllm, openai, llamacpp, transformers)")
@@ -97,9 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
         model.add_argument(f"--{flag}", help=text, default=None, **options)
 
     add("model", "hub name, local directory, .gguf file, or the name a server knows it by")
-    add("temperature", "of the first attempt; each repair adds some (default: 0.7)", type=float)
-    add("top_p", "nucleus sampling (default: 0.9)", type=float)
-    add("max_tokens", "longest plan, in tokens (default: 256)", type=int)
+    add("temperature", "of the first attempt; each repair adds some (default: 0.7)", type=number)
+    add("top_p", "nucleus sampling (default: 0.9)", type=number)
+    add("max_tokens", "longest plan, in tokens (default: 256)", type=positive)
     add("constrained", "hold decoding to sentences without digits (default: auto: where the "
         "engine can)", choices=("auto", "on", "off"))  # fmt: skip
     add("prompt_file", "template to use instead of the shipped one", type=Path)
@@ -107,24 +112,28 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true")  # fmt: skip
     repair = parser.add_argument_group("repair: a plan like this is asked for again")
     model = repair  # what add() adds to, from here on
-    add("max_numbers", "more numbers in digits (default: 0; constrained plans have none)", type=int)
-    add("min_words", "fewer words (default: 8)", type=int)
-    add("max_words", "more words (default: 120)", type=int)
+    add(
+        "max_numbers",
+        "more numbers in digits (default: 0; constrained plans have none)",
+        type=count,
+    )
+    add("min_words", "fewer words (default: 8)", type=count)
+    add("max_words", "more words (default: 120)", type=positive)
     add("max_retries", "so many times; then the best attempt is kept and marked (default: 3)",
-        type=int)  # fmt: skip
+        type=count)  # fmt: skip
     model = parser.add_argument_group("engine")
-    add("tensor_parallel_size", "vllm: GPUs per copy of the model (default: 1)", type=int)
-    add("pipeline_parallel_size", "vllm: stages of the model (default: 1)", type=int)
-    add("data_parallel_size", "vllm: copies of the model (default: 1)", type=int)
-    add("gpu_memory_utilization", "vllm: share of a GPU's memory to take", type=float)
+    add("tensor_parallel_size", "vllm: GPUs per copy of the model (default: 1)", type=positive)
+    add("pipeline_parallel_size", "vllm: stages of the model (default: 1)", type=positive)
+    add("data_parallel_size", "vllm: copies of the model (default: 1)", type=positive)
+    add("gpu_memory_utilization", "vllm: share of a GPU's memory to take", type=number)
     add("dtype", "vllm, transformers: of the weights, e.g. bfloat16 (default: the model's)")
     add("revision", "vllm, transformers: branch, tag or commit on the hub")
-    add("max_model_len", "vllm, llamacpp: longest prompt and answer together", type=int)
-    add("threads", "llamacpp: CPU threads", type=int)
+    add("max_model_len", "vllm, llamacpp: longest prompt and answer together", type=positive)
+    add("threads", "llamacpp: CPU threads", type=positive)
     add("base_url", "openai: address of the server, e.g. http://localhost:8000/v1")
     add("api_key_env", "openai: environment variable that holds the key "
         "(default: OPENAI_API_KEY)")  # fmt: skip
-    add("timeout", "openai: seconds to wait for an answer", type=float)
+    add("timeout", "openai: seconds to wait for an answer", type=number)
     out = parser.add_argument_group("output")
     out.add_argument("--output_path", type=Path,
                      help="default: data/DATASET/DATASET_hierarchical_SPLIT.json; an existing file "
@@ -156,6 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     dataset = args.dataset
     if planner == "socratic" and dataset == "gsm8k":
         dataset = "gsm8k_socratic"  # the same problems, with their sub-questions
+    if dataset == "embedded" and (args.num_examples or 0) > _LONG:
+        print(f"generating {args.num_examples:,} problems", flush=True)
     problem_set = load_problem_set(
         dataset, args.split, args.data_dir, args.num_examples, seed=args.seed
     )
@@ -275,12 +286,6 @@ def load_problem_set(*arguments: Any, **options: Any) -> ProblemSet:
 
 def _check_flags(args: argparse.Namespace, planner: str) -> None:
     """Refuse what is out of range, what is missing, and what does nothing for the planner."""
-    if args.num_examples is not None and args.num_examples < 1:
-        raise UserError(
-            f"--num_examples {args.num_examples}: at least 1 is needed; leave it out for all"
-        )
-    if args.batch_size < 1:
-        raise UserError(f"--batch_size {args.batch_size}: at least 1 problem a batch is needed")
     used = set()
     if planner not in TEXT_PLANNERS:
         used = {*_MODEL_FLAGS, *_ENGINE_FLAGS[planner]}
@@ -294,16 +299,14 @@ def _check_flags(args: argparse.Namespace, planner: str) -> None:
     if planner not in (*TEXT_PLANNERS, "openai") and not args.model:
         kind = "a .gguf file" if planner == "llamacpp" else "a hub name or a local directory"
         raise UserError(f"--planner {planner} needs --model ({kind})")
-    for flag in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
-                 "max_model_len", "threads"):  # fmt: skip
-        value = getattr(args, flag)
-        if value is not None and value < 1:
-            raise UserError(f"--{flag} {value}: at least 1 is needed")
     share = args.gpu_memory_utilization
     if share is not None and not 0 < share <= 1:
         raise UserError(f"--gpu_memory_utilization {share}: more than 0 and at most 1 is needed")
-    if args.timeout is not None and not args.timeout > 0:
-        raise UserError(f"--timeout {args.timeout}: more than 0 seconds are needed")
+    if args.timeout is not None and not 0 < args.timeout <= _LONGEST_WAIT:
+        raise UserError(
+            f"--timeout {args.timeout}: more than 0 seconds and at most {_LONGEST_WAIT} (a week) "
+            "are needed"
+        )
 
 
 def _given(args: argparse.Namespace, flag: str, default: Any) -> Any:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hbd3lm.commands.arguments import positive
+from hbd3lm.commands.arguments import count, positive
 from hbd3lm.commands.overrides import override_value, quote_text
 from hbd3lm.errors import UserError
 
@@ -131,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         embedded, real = getattr(EMBEDDED, default), getattr(GSM8K, default) or "all"
         parser.add_argument(f"--{flag}", type=positive, metavar="N",
                             help=f"{what} (default: {embedded}; GSM8K: {real})")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=count, default=0, help="default: 0")
     parser.add_argument(
         "--overwrite", action="store_true", help="discard an earlier run with other settings"
     )

@@ -18,6 +18,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hbd3lm.commands.arguments import count, positive
+
 if TYPE_CHECKING:
     from hbd3lm.data.records import Problem
 
@@ -26,14 +28,16 @@ def main(argv: list[str] | None = None) -> int:
     """Train, write, and print how many tokens a problem takes. Returns 0."""
     args = _parser().parse_args(argv)
 
-    from hbd3lm.data.bpe import train_bpe
+    from hbd3lm.data.bpe import check_vocab_size, train_bpe
     from hbd3lm.data.sources import load_problems
     from hbd3lm.data.synthetic import generate_problems
     from hbd3lm.files import atomic_write, check_output
 
+    check_vocab_size(args.vocab_size)  # before the minutes that the texts may take
+    print(f"problems: generating {args.embedded:,} and reading those of GSM8K", flush=True)
+    embedded = generate_problems("train", args.embedded)
     socratic = load_problems("gsm8k_socratic", "train", args.data_dir, limit=args.limit).problems
     plain = load_problems("gsm8k", "train", args.data_dir, limit=args.limit).problems
-    embedded = generate_problems("train", args.embedded)
     problems = [*plain, *embedded]
     subquestions = [" ".join(problem.subquestions) for problem in (*socratic, *embedded)]
     check_output(args.output, "--output")
@@ -76,15 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, help="the tokenizer.json to write")
     parser.add_argument(
         "--vocab_size",
-        type=int,
+        type=positive,
         default=4096,
         help="number of ids, the special tokens included (default: 4096)",
     )
     parser.add_argument(
         "--embedded",
-        type=int,
+        type=count,
         default=2000,
         help="number of embedded train problems to add (default: 2000)",
     )
-    parser.add_argument("--limit", type=int, help="use only the first N problems of GSM8K")
+    parser.add_argument("--limit", type=positive, help="use only the first N problems of GSM8K")
     return parser

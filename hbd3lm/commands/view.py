@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbd3lm.commands.arguments import positive
 from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
 
@@ -37,7 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--output_page", metavar="FILE", help="the page (default: FILE with the ending .html)"
     )
     parser.add_argument(
-        "--num_problems", type=int, metavar="N", help="only the first N problems (default: all)"
+        "--num_problems",
+        type=positive,
+        metavar="N",
+        help="only the first N problems (default: all)",
     )
     return parser
 
@@ -53,8 +57,6 @@ def main(argv: list[str] | None = None) -> int:
     from hbd3lm.files import check_output, writing
     from hbd3lm.report.denoising_page import write_denoising_page
 
-    if args.num_problems is not None and args.num_problems < 1:
-        raise UserError(f"--num_problems must be at least 1, got {args.num_problems}")
     file = Path(args.file)
     page = Path(args.output_page) if args.output_page else file.with_suffix(".html")
     if page.exists() and file.exists() and page.samefile(file):

@@ -8,6 +8,7 @@ from hbd3lm.data.tokenizer import SPECIAL_TOKENS, ProblemTokenizer
 from hbd3lm.errors import UserError
 
 SMALLEST = 256 + len(SPECIAL_TOKENS)
+LARGEST = 1_000_000  # the library makes room for all of them beforehand
 
 # Where text is cut before any merge; a token never reaches over a cut.
 _PIECES = "|".join(
@@ -23,22 +24,32 @@ _PIECES = "|".join(
 )
 
 
+def check_vocab_size(vocab_size: int) -> None:
+    """Refuse, by the flag's name, what no vocabulary can be.
+
+    Raises:
+        UserError: too small for the bytes and special tokens, or beyond ``LARGEST``.
+    """
+    if vocab_size < SMALLEST:
+        raise UserError(
+            f"--vocab_size {vocab_size}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens need "
+            f"at least {SMALLEST}"
+        )
+    if vocab_size > LARGEST:
+        raise UserError(f"--vocab_size {vocab_size}: at most {LARGEST} is possible")
+
+
 def train_bpe(texts: Iterable[str], vocab_size: int, name: str = "bpe") -> ProblemTokenizer:
     """A lossless byte-level BPE with ``vocab_size`` ids, special tokens included.
 
     The same texts in the same order give the same tokenizer.
 
     Raises:
-        UserError: ``vocab_size`` is too small for the bytes and special tokens, or larger than the
-            texts can fill.
+        UserError: what :func:`check_vocab_size` refuses, or more than the texts can fill.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    if vocab_size < SMALLEST:
-        raise UserError(
-            f"vocab_size is {vocab_size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need "
-            f"at least {SMALLEST}"
-        )
+    check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -58,6 +69,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int, name: str = "bpe") -> Probl
     if trained.vocab_size != vocab_size:
         raise UserError(
             f"the texts give only {trained.vocab_size} tokens, not {vocab_size}: use more text or "
-            f"a smaller vocab_size"
+            "a smaller --vocab_size"
         )
     return trained

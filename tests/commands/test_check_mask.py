@@ -120,6 +120,9 @@ def test_an_execution_that_does_not_matter_would_not_pass_as_a_closed_plan(monke
         (["--plan_len", "10", "--plan_block_size", "4"], "--plan_len 10 is no multiple of"),
         (["--exec_len", "9"], "--exec_len 9 is no multiple of --exec_block_size 16"),
         (["--output_plot", "mask.bmp"], r"must end in \.png"),
+        # torch could not count so many, or ran out of memory.
+        (["--question_len", str(2**63 - 1)], "9223372036854776575 tokens .* at most 4096"),
+        (["--plan_len", "1760"], r"twice --plan_len and --exec_len\), at most 4096"),
     ],
 )
 def test_bad_flags_are_refused_by_name(flags, message):

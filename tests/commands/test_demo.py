@@ -349,19 +349,25 @@ def test_without_gradio_the_message_says_how_to_get_it(monkeypatch, capsys):
     assert "install it with: pip install 'hbd3lm[demo]'" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_is_not_there_is_told_in_one_message(capsys):
+    pytest.importorskip("gradio", reason="no gradio: pip install -e '.[demo]'")
+    assert cli.main(["demo", "--checkpoint", "./none"]) == 1
+    error = capsys.readouterr().err
+    assert "no such file or folder: ./none" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("port", "message"),
     [
-        (["--checkpoint", "./none"], "no such file or folder: ./none"),
-        (["--checkpoint", "./none", "--port", "0"], "--port must lie between 1 and 65535, got 0"),
+        ("0", "--port: '0' is no whole number of at least 1"),
+        ("65536", "--port: '65536' is more than 65535"),
+        ("\uff18\uff10\uff18\uff10", "is no whole number of at least 1"),
     ],
 )
-def test_wrong_arguments_are_told_in_one_message(words, message, capsys):
-    if "--port" not in words:
-        pytest.importorskip("gradio", reason="no gradio: pip install -e '.[demo]'")
-    assert cli.main(["demo", *words]) == 1
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+def test_what_is_no_port_is_refused_before_anything_is_loaded(port, message, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--checkpoint", "./none", "--port", port])
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_stands_for_its_best_checkpoint(tmp_path):

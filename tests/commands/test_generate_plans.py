@@ -86,9 +86,7 @@ def test_a_run_again_replaces_the_file_and_says_so(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num_examples", "0"], "--num_examples 0"),
-        (["--num_examples", "-3"], "--num_examples -3"),
-        (["--batch_size", "0"], "--batch_size 0"),
+        (["--num_examples", "1" + "0" * 12], "1,000,000,000,000 were asked for; at most 3,000,000"),
         (["--planner", "vllm"], "--planner vllm needs --model (a hub name"),
         (["--planner", "llamacpp"], "--planner llamacpp needs --model (a .gguf file)"),
         (["--planner", "transformers"], "--planner transformers needs --model"),
@@ -110,10 +108,8 @@ def test_a_run_again_replaces_the_file_and_says_so(tmp_path, capsys):
         ),
         (["--model", "m", "--timeout", "3"], "--timeout 3.0 does nothing with --planner vllm"),
         (["--base_url", "u", "--timeout", "0"], "--timeout 0.0"),
-        (["--model", "m", "--max_model_len", "0"], "--max_model_len 0"),
+        (["--base_url", "u", "--timeout", "1e23"], "--timeout 1e+23: more than 0 seconds and at"),
         (["--model", "m", "--gpu_memory_utilization", "1.5"], "--gpu_memory_utilization 1.5"),
-        (["--model", "m", "--max_numbers", "-1"], "--max_numbers -1"),
-        (["--model", "m", "--max_retries", "-1"], "--max_retries -1"),
         (["--model", "m", "--min_words", "9", "--max_words", "8"], "--max_words 8"),
         (["--model", "m", "--prompt_file", "/nowhere.yaml"], "--prompt_file: no such file"),
         (["--shard", "4/3"], "--shard 4/3: write I/N, counted from 1: 1/3 to 3/3"),
@@ -121,8 +117,6 @@ def test_a_run_again_replaces_the_file_and_says_so(tmp_path, capsys):
         (["--planner", "rules", "--model", "m"], "--model m does nothing with --planner rules"),
         (["--model", "m", "--temperature", "-1"], "--temperature -1"),
         (["--model", "m", "--top_p", "0"], "--top_p 0"),
-        (["--model", "m", "--max_tokens", "0"], "--max_tokens 0"),
-        (["--model", "m", "--tensor_parallel_size", "0"], "--tensor_parallel_size 0"),
         (["--split", "validation"], "no split 'validation'"),
         (["--data_dir", "/nowhere"], "/nowhere"),
     ],
@@ -130,6 +124,39 @@ def test_a_run_again_replaces_the_file_and_says_so(tmp_path, capsys):
 def test_bad_flags_are_refused_by_name(tmp_path, flags, message):
     with pytest.raises(UserError, match=re.escape(message)):
         main(["--dataset", "embedded" if "--data_dir" not in flags else "gsm8k", *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_examples", "0"], "'0' is no whole number of at least 1"),
+        (["--num_examples", "-3"], "'-3' is no whole number of at least 1"),
+        (["--num_examples", "\uff13"], "is no whole number of at least 1"),
+        (["--batch_size", "0"], "'0' is no whole number of at least 1"),
+        (["--seed", "-1"], "'-1' is no whole number of 0 or more"),
+        (["--seed", "\uff11"], "is no whole number of 0 or more"),
+        (["--seed", str(2**63)], "is more than 9223372036854775807"),
+        (["--max_model_len", "0"], "'0' is no whole number of at least 1"),
+        (["--max_numbers", "-1"], "'-1' is no whole number of 0 or more"),
+        (["--max_retries", "-1"], "'-1' is no whole number of 0 or more"),
+        (["--max_tokens", "0"], "'0' is no whole number of at least 1"),
+        (["--tensor_parallel_size", "0"], "'0' is no whole number of at least 1"),
+        (["--timeout", "inf"], "'inf' is no finite number"),
+        (["--temperature", "nan"], "'nan' is no finite number"),
+    ],
+)
+def test_what_is_no_number_is_refused_as_typed(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        main(flags)
+    error = capsys.readouterr().err
+    assert f"argument {flags[0]}: " in error and message in error
+
+
+def test_generating_many_problems_is_announced(tmp_path, monkeypatch, capsys):
+    """It takes minutes, in which nothing was to be seen."""
+    monkeypatch.setattr("hbd3lm.commands.generate_plans._LONG", 2)
+    generate(tmp_path, "--dataset", "embedded", "--num_examples", "3")
+    assert capsys.readouterr().out.startswith("generating 3 problems\n")
 
 
 def test_a_model_without_its_engine_is_an_exit_status_and_one_message(tmp_path):
@@ -332,7 +359,7 @@ def array_task(number, first=0, last=2, **more):
         ({"PLANNER": "rules", "SPLITS": " "}, "'' is neither train nor test"),
         ({"PLANNER": "rules", "SPLITS": "train *"}, "'*' is neither train nor test"),
         ({"PLANNER": "rules", "SLURM_SUBMIT_DIR": "/tmp"}, "/tmp is not the repository"),
-        ({"PLANNER": "rules", "NUM_EXAMPLES": "0", "SPLITS": "train"}, "--num_examples 0"),
+        ({"PLANNER": "rules", "NUM_EXAMPLES": "0", "SPLITS": "train"}, "--num_examples: '0' is"),
         ({"PLANNER": "rules", "THREADS": "2"}, "--threads 2 does nothing with --planner rules"),
         ({"PLANNER": "rules", "OUTPUT_DIR": "/proc/plans"}, "cannot write to OUTPUT_DIR=/proc"),
         ({"PLANNER": "openai"}, "PLANNER=openai needs BASE_URL"),

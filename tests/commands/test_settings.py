@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (["mode=ppl_eval", "eval.precision=nan"], "eval.precision=nan: a finite number"),
         (["mode=trian"], "mode=trian: choose one of train, ppl_eval, sample_eval, sample"),
         (["seed=abc"], "seed=abc: a whole number from 0 up is needed"),
-        ([f"seed={2**63}"], "from 0 up is needed, below 2**63"),
+        ([f"seed={2**63}"], "from 0 up is needed (below 2**63)"),
         (["seed=-1"], "seed=-1: a whole number from 0 up is needed"),
         (["hierarchical.plan_len=100"], "hierarchical.plan_len=100 is no positive multiple"),
         (["block_size=24"], "set hierarchical.plan_len=120 or 144"),

@@ -22,5 +22,29 @@ def test_the_command_writes_a_tokenizer_that_loads_and_does_so_again(data_dir, t
 
 def test_a_vocabulary_too_small_is_refused(data_dir, tmp_path):
     flags = ["--data_dir", str(data_dir), "--limit", "5", "--embedded", "0"]
-    with pytest.raises(UserError, match="vocab_size is 100"):
+    with pytest.raises(UserError, match=r"--vocab_size 100: .* need at least 261"):
         main([*flags, "--vocab_size", "100", "--output", str(tmp_path / "t.json")])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--vocab_size", "0"], "--vocab_size: '0' is no whole number of at least 1"),
+        (["--vocab_size", "9" * 30], "is more than 9223372036854775807"),
+        (["--embedded", "-1"], "--embedded: '-1' is no whole number of 0 or more"),
+        (["--limit", "0"], "--limit: '0' is no whole number of at least 1"),
+    ],
+)
+def test_what_is_no_number_of_ids_or_problems_is_refused_by_its_flag(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        main([*flags, "--output", "t.json"])
+    assert message in capsys.readouterr().err
+
+
+def test_absurd_sizes_are_refused_before_anything_is_read(tmp_path):
+    """A trillion problems were begun, and no word was said."""
+    flags = ["--data_dir", str(tmp_path / "none"), "--output", str(tmp_path / "t.json")]
+    with pytest.raises(UserError, match="1,000,000,000,000 were asked for; at most 3,000,000"):
+        main([*flags, "--embedded", "1" + "0" * 12])
+    with pytest.raises(UserError, match="--vocab_size 1000000000: at most 1000000"):
+        main([*flags, "--vocab_size", "1000000000"])

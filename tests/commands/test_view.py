@@ -126,7 +126,6 @@ def test_wrong_input_gets_one_clear_message(tmp_path, capsys):
     for words, message in (
         ([tmp_path / "none.jsonl"], "no such file"),
         ([tmp_path / "eval" / "samples_full.jsonl"], "is no file of trajectories; make one with"),
-        ([file, "--num_problems", 0], "--num_problems must be at least 1, got 0"),
         ([file, "--output_page", file], "is the file of trajectories; name another"),
         ([file, "--output_page", tmp_path / "test.json" / "page.html"], "cannot write"),
     ):
@@ -134,6 +133,12 @@ def test_wrong_input_gets_one_clear_message(tmp_path, capsys):
         assert cli.main(["view", *map(str, words)]) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+    for typed in ("0", "\uff12"):
+        with pytest.raises(SystemExit):
+            view([str(file), "--num_problems", typed])
+        assert f"--num_problems: {typed!r} is no whole number of at least 1" in (
+            capsys.readouterr().err
+        )
     with pytest.raises(UserError):
         view([str(tmp_path)])
     assert read_trajectories(file).records  # untouched

@@ -39,6 +39,7 @@ def test_the_largest_number_may_be_an_intermediate_result():
     [
         ({"train": 0, "test": 1}, "at least 1 of each"),
         ({"train": 1, "test": 1, "max_steps": 7}, "needed: 1 <= min_steps"),
+        ({"train": 10**12, "test": 1}, "1,000,000,000,001 were asked for; at most 3,000,000"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
@@ -47,6 +48,6 @@ def test_what_does_not_fit_is_refused(arguments, message):
 
 
 def test_a_kind_that_is_too_rare_is_refused_not_searched_for_for_ever(monkeypatch):
-    monkeypatch.setattr("hbd3lm.data.synthetic.laboratory._MOST_DRAWN", 500)
+    monkeypatch.setattr("hbd3lm.data.synthetic.laboratory.MOST", 500)
     with pytest.raises(UserError, match=r"only \d+ of 500 generated problems"):
         laboratory_problems(50, 10, min_steps=6, max_steps=6, largest_number=5)

@@ -243,6 +243,7 @@ def test_the_random_choices_are_pinned_for_all_python_versions():
     [
         (("valid", 1), "no split 'valid'"),
         (("train", -1), "-1"),
+        (("train", 10**12), "1,000,000,000,000 were asked for; at most 3,000,000 are generated"),
         (("train", 1, 0, 0), "min_steps=0"),
         (("train", 1, 0, 1, 7), "max_steps=7"),
         (("train", 1, 0, 4, 3), "min_steps=4"),

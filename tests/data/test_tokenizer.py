@@ -143,7 +143,9 @@ def test_training_twice_gives_the_same_file_and_the_size_asked_for():
 def test_training_refuses_sizes_that_cannot_be():
     with pytest.raises(UserError, match="at least 261"):
         train_bpe(TEXTS, 260)
-    with pytest.raises(UserError, match="use more text"):
+    with pytest.raises(UserError, match="--vocab_size 10000000: at most 1000000"):
+        train_bpe(TEXTS, 10_000_000)
+    with pytest.raises(UserError, match="use more text or a smaller --vocab_size"):
         train_bpe(["one two"], 5000)
 
 

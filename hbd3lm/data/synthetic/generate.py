@@ -10,6 +10,8 @@ from hbd3lm.errors import UserError
 
 SPLITS = ("train", "test")
 MAX_STEPS = 6
+MOST = 3_000_000
+"""Problems at a time; so many take half an hour and gigabytes."""
 
 
 def generate_problems(
@@ -25,12 +27,16 @@ def generate_problems(
         a step, and answers that are whole numbers or, for money, whole cents.
 
     Raises:
-        UserError: unknown split, negative count, or steps out of 1 to 6.
+        UserError: unknown split, a count out of 0 to ``MOST``, or steps out of 1 to 6.
     """
     if split not in SPLITS:
         raise UserError(f"embedded problems have no split {split!r}; choose train or test")
     if count < 0:
         raise UserError(f"embedded problems: the number asked for is {count}; it must be 0 or more")
+    if count > MOST:
+        raise UserError(
+            f"embedded problems: {count:,} were asked for; at most {MOST:,} are generated at a time"
+        )
     if not 1 <= min_steps <= max_steps <= MAX_STEPS:
         raise UserError(
             f"embedded problems: min_steps={min_steps}, max_steps={max_steps}; "

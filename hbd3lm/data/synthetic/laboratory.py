@@ -14,11 +14,10 @@ from fractions import Fraction
 
 from hbd3lm.data.annotations import find_annotations
 from hbd3lm.data.records import Problem
-from hbd3lm.data.synthetic.generate import generate_problems
+from hbd3lm.data.synthetic.generate import MOST, generate_problems
 from hbd3lm.errors import UserError
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+")
-_MOST_DRAWN = 3_000_000
 
 
 @functools.lru_cache(maxsize=2)  # drawn once for both splits: rare kinds take minutes
@@ -47,7 +46,11 @@ def laboratory_problems(
             f"laboratory problems: {train} for training and {test} held out were asked for; at "
             "least 1 of each is needed"
         )
-    drawn = min(_MOST_DRAWN, 20 * count)
+    if count > MOST:
+        raise UserError(
+            f"laboratory problems: {count:,} were asked for; at most {MOST:,} are drawn"
+        )
+    drawn = min(MOST, 20 * count)
     while True:
         small = {
             problem.question: problem
@@ -57,14 +60,14 @@ def laboratory_problems(
         if len(small) >= count:
             problems = tuple(small.values())
             return problems[:train], problems[train:count]
-        if drawn >= _MOST_DRAWN:
+        if drawn >= MOST:
             raise UserError(
                 f"laboratory problems: only {len(small)} of {drawn} generated problems have "
                 f"{min_steps} to {max_steps} calculations with numbers up to {largest_number}, "
                 f"{count} were asked for; raise the largest number, or ask for fewer"
             )
         # The first problems are the same however many are drawn.
-        drawn = min(_MOST_DRAWN, 2 * drawn)
+        drawn = min(MOST, 2 * drawn)
 
 
 def largest_in_solution(problem: Problem) -> Fraction:
