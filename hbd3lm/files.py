@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hbd3lm.errors import UserError
 
@@ -180,3 +181,53 @@ def read_text(path: str | Path, what: str) -> str:
         ) from None
     except OSError as error:
         raise UserError(f"{what}: cannot read {path}: {error.strerror}") from None
+
+
+def load_json(text: str, where: str, remedy: str) -> Any:
+    """The value that ``text`` spells.
+
+    Args:
+        where: begins the message: flag, file, and line of JSON Lines, e.g. ``"--data_path: x"``.
+        remedy: ends it.
+
+    Raises:
+        UserError: it is no JSON, or none that Python can hold.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}: " if "\n" in text else ""
+        reason = f"{place}{error.msg}"
+    except RecursionError:
+        reason = "it nests its values too deeply"
+    except ValueError:  # a safeguard of Python's: such numbers take it long to read
+        reason = "it holds a number of thousands of digits"
+    raise UserError(f"{where} is not valid JSON ({reason}); {remedy}")
+
+
+def load_json_lines(text: str, where: str, remedy: str) -> list[tuple[int, Any]]:
+    """The values of JSON Lines, each with the number of its line, from 1.
+
+    Blank lines are skipped, and the byte order marks of files that were joined.
+
+    Raises:
+        UserError: as :func:`load_json`; the message names the line.
+    """
+    # Not splitlines(), which also cuts at U+2028 and other signs JSON allows inside strings.
+    return [
+        (number, load_json(line.lstrip("\ufeff"), f"{where}, line {number}", remedy))
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip("\ufeff \t\r")
+    ]
+
+
+def read_json(path: str | Path, what: str, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file; ``what`` names its role, ``remedy`` ends the message.
+
+    Raises:
+        UserError: see :func:`read_text` and :func:`load_json`, or it is no object.
+    """
+    content = load_json(read_text(path, what), f"{what}: {path}", remedy)
+    if not isinstance(content, dict):
+        raise UserError(f"{what}: {path} holds no JSON object; {remedy}")
+    return content

@@ -13,9 +13,17 @@ import sys
 import pytest
 
 from hbd3lm import cli
+from hbd3lm.commands.export import read_run
 from hbd3lm.data.records import read_examples, write_examples
 from hbd3lm.data.sources import load_problems
 from hbd3lm.errors import UserError, printable
+from hbd3lm.evaluate.trajectories import read_trajectories
+from hbd3lm.hub.directory import read_sampling
+from hbd3lm.model.families.reading import read_config
+from hbd3lm.plans.details import read_details
+from hbd3lm.plans.manifest import read_manifest
+from hbd3lm.plans.provenance import plan_provenance
+from hbd3lm.plans.review import read_review
 from tests.hostile import MEGABYTE, QUESTIONS, rows, write_problems
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -107,3 +115,51 @@ def test_error_messages_cannot_steer_the_terminal(tmp_path, capsys):
 def test_printable_spells_out_what_steers_and_leaves_the_rest():
     assert printable("a\tb\nç \U0001f34e שלום") == "a\tb\nç \U0001f34e שלום"
     assert printable("\x1b[0m\r\x00\x9b\u202e") == "\\x1b[0m\\r\\x00\\x9b\\u202e"
+
+
+READERS = {
+    "x.json": read_examples,
+    "x.jsonl": read_examples,
+    "review.json": read_review,
+    "x.json.details.jsonl": lambda path: read_details(path.with_name("x.json")),
+    "x.json.manifest.json": lambda path: read_manifest(path.with_name("x.json")),
+    "x.json.review.json": lambda path: plan_provenance(path.with_name("x.json")),
+    "gsm8k_train.jsonl": lambda path: load_problems("gsm8k", "train", path.parent),
+    "svamp.json": lambda path: load_problems("svamp", "train", path.parent),
+    "trajectories.jsonl": read_trajectories,
+    "config.json": lambda path: read_config(path.parent, "checkpoint"),
+    "generation_config.json": lambda path: read_sampling(path.parent),
+    "train_summary.json": lambda path: read_run(path.parent / "checkpoints" / "best.ckpt", None),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": %s}' % ("9" * 5000), "a number of thousands of digits"),
+        ("[" * 100_000, "nests its values too deeply"),
+        ('{"a": [' * 50_000, "nests its values too deeply"),
+        ('{"a": ', "Expecting value"),
+    ],
+)
+def test_json_that_python_cannot_hold_is_one_message_in_every_reader(tmp_path, name, text, reason):
+    """Such numbers are a ValueError, such depth a RecursionError: each reader forgot one."""
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"{name}(, line 1)? is not valid JSON .*{reason}.*\); \w"):
+        READERS[name](path)
+
+
+def test_numbers_of_thousands_of_digits_are_numbers_like_others(tmp_path, capsys, monkeypatch):
+    """Python reads no more than 4,300 digits at once; analysis and comparison ended there."""
+    monkeypatch.chdir(tmp_path)
+    big = "9" * 6000
+    texts = {"plan": f"Add {big}.", "execution": f"1+1={big}\n#### {big}", "answer_numerical": big}
+    good = {**rows()[0], "plan": "Add them.", "execution": "1+1=2\n#### 2", "answer_numerical": "2"}
+    for name, row in (("good.json", good), ("big.json", good | texts)):
+        (tmp_path / name).write_text(json.dumps([row, row | {"id": "b"}]))
+    for pair in (("good.json", "big.json"), ("big.json", "good.json")):
+        assert cli.main(["analyze", "--data_path", pair[0], "--compare", pair[1]]) == 0
+    metrics = json.loads((tmp_path / "gsm8k_analysis.json").read_text())
+    assert metrics["answer_leakage"]["share"] == 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbd3lm.commands.overrides import override_value
 from hbd3lm.errors import UserError
+from hbd3lm.files import read_json
 
 if TYPE_CHECKING:
     from hbd3lm.hub.card import RunFacts
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NOT_OF_TRAINING = ("mode", "checkpoint", "sampling", "eval", "hydra")
 """Settings that say nothing of how a model was trained."""
+REMAKE = "remove it or make it anew"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,14 +108,14 @@ def read_run(checkpoint: Path, card: ModelCard) -> tuple[RunFacts, list[str]]:
     summary_file = run / "train_summary.json"
     summary = {}
     if summary_file.is_file():
-        summary = read_json(summary_file)
+        summary = read_json(summary_file, "--checkpoint", REMAKE)
         if checkpoint.name != "best.ckpt":
             summary["best_valid_nelbo"] = None  # it is another checkpoint's
     else:
         notes.append(f"no {summary_file}; the model card says nothing of the training")
     results = {}
     for file in sorted((run / "eval").glob("*.json")):
-        result = read_json(file)
+        result = read_json(file, "--checkpoint", REMAKE)
         if Path(str(result.get("checkpoint"))).name != checkpoint.name:
             continue
         if file.stat().st_mtime < checkpoint.stat().st_mtime:
@@ -145,21 +146,6 @@ def _plans_of(run: Path, card: ModelCard) -> list[tuple[str, str]]:
 def _plan_file(run: Path, card: ModelCard) -> Path:
     given = (card.settings.get("data") or {}).get("train_path")
     return Path(given or run / "data" / "train.json")
-
-
-def read_json(file: Path) -> dict:
-    """An object that a run has written.
-
-    Raises:
-        UserError: the file holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); remove it or make it anew") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no object; remove it or make it anew")
-    return content
 
 
 # -- the command that repeats a run --------------------------------------------------------------

@@ -8,8 +8,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hbd3lm.commands.export import add_folder_arguments, read_json, tell_where
+from hbd3lm.commands.export import REMAKE, add_folder_arguments, tell_where
 from hbd3lm.errors import UserError
+from hbd3lm.files import read_json
 
 if TYPE_CHECKING:
     from hbd3lm.hub.dataset import DataSplit
@@ -156,7 +157,7 @@ def _evaluation(path: Path) -> list[tuple[str, str]]:
     file = path.with_name(f"sample_eval_{path.stem.removeprefix('samples_')}.json")
     if not file.is_file():
         return [("provenance", f"not known: no {file.name} beside the records")]
-    result = read_json(file)
+    result = read_json(file, "--generations", REMAKE)
     mode = {
         "full": "the model's own plans and executions",
         "plan_only": "the model's own plans; executions are the data's",

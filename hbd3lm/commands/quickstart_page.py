@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hbd3lm.evaluate.chance import ChanceAccuracy
 
 SHOWN = 5  # problems on the page: the first of the test file, not chosen ones
+_OURS = "--output_dir"  # the flag that names the folder of what is read here
 
 
 def write_quickstart_page(work: Work, seconds: Mapping[str, float]) -> str:
@@ -63,13 +64,12 @@ class Results:
 
 def read_results(work: Work) -> Results:
     """Read what the stages wrote; the chance accuracy is computed here, and written, too."""
-    from hbd3lm.data.records import read_examples
+    from hbd3lm.data.records import read_examples, read_records
     from hbd3lm.evaluate.chance import chance_accuracy
     from hbd3lm.files import atomic_write
 
     folder = work.run_dir
-    lines = (folder / "eval" / "samples_full.jsonl").read_text(encoding="utf-8").split("\n")
-    records = [json.loads(line) for line in lines if line]
+    _, records = read_records(folder / "eval" / "samples_full.jsonl", _OURS)
     scored = {record["id"] for record in records}
     test = [example for example in read_examples(work.data("test")) if example.id in scored]
     chance = chance_accuracy(read_examples(work.data("train")), test)
@@ -87,8 +87,10 @@ def read_results(work: Work) -> Results:
     )
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> dict[str, Any]:
+    from hbd3lm.files import read_json
+
+    return read_json(path, _OURS, "give --overwrite to make it anew")
 
 
 def describe(work: Work, results: Results) -> str:

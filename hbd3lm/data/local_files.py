@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from hbd3lm.data.catalogue import Dataset
 from hbd3lm.data.rows import Row
 from hbd3lm.errors import UserError
-from hbd3lm.files import read_text
+from hbd3lm.files import load_json, load_json_lines, read_text
 
 DATA_DIR_VARIABLE = "HBD3LM_DATA_DIR"
 REMEDY = f"give their folder with --data_dir DIR, data.dir=DIR or {DATA_DIR_VARIABLE}=DIR"
@@ -49,26 +48,14 @@ def read_local_rows(
 
 
 def _line_rows(text: str, path: Path) -> list[Row]:
-    rows: list[Row] = []
-    # Not splitlines(), which also cuts at U+2028 and other signs JSON allows inside strings.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            rows.append(Row(json.loads(line), len(rows), where))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not valid JSON ({error.msg}); download it again") from None
-    return rows
+    values = load_json_lines(text, str(path), "download it again")
+    return [
+        Row(value, index, f"{path}, line {number}") for index, (number, value) in enumerate(values)
+    ]
 
 
 def _array_rows(text: str, path: Path) -> list[Row]:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno} is not valid JSON ({error.msg}); download it again"
-        ) from None
+    values = load_json(text, str(path), "download it again")
     if not isinstance(values, list):
         raise UserError(f"{path}, line 1: expected a JSON array of problems")
     # An array has no line per record; the index is what finds it.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_write, read_text
+from hbd3lm.files import atomic_write, load_json, load_json_lines, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,7 @@ def read_records(
         UserError: missing or empty file, broken JSON, a record that lacks a field or holds a
             non-string, or a repeated id; the message names the file and the record.
     """
-    text = read_text(path, what)
-    try:
-        rows = _parse_rows(text, path, what)
-    except RecursionError:
-        raise UserError(
-            f"{what}: {path} nests its values too deeply to be a file of examples; each record "
-            f"is an object with the strings {', '.join(FIELDS)}"
-        ) from None
+    rows = _parse_rows(read_text(path, what), f"{what}: {path}")
     if not rows:
         raise UserError(f"{what}: {path} holds no examples; write it with generate_gsm8k_plans.py")
     examples = [_to_example(row, index, path, what) for index, row in enumerate(rows)]
@@ -106,30 +99,15 @@ def write_examples(path: str | Path, examples: Iterable[HierarchicalExample]) ->
             file.write("\n")
 
 
-def _parse_rows(text: str, path: str | Path, what: str) -> Sequence[object]:
+def _parse_rows(text: str, where: str) -> Sequence[object]:
     stripped = text.lstrip("\ufeff \t\r\n")
     if not stripped:
-        raise UserError(f"{what}: {path} is empty")
+        raise UserError(f"{where} is empty")
     if stripped[0] == "[":
-        try:
-            return json.loads(stripped)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{what}: {path} is not valid JSON (line {error.lineno}, column {error.colno}: "
-                f"{error.msg}); the file may be cut off: generate it again"
-            ) from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip("\ufeff \t\r"):
-            continue
-        try:
-            rows.append(json.loads(line.lstrip("\ufeff")))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{what}: {path}, line {number} is not valid JSON ({error.msg}); expected an "
-                "array of records or one record a line"
-            ) from None
-    return rows
+        remedy = "the file may be cut off: generate it again"
+        return load_json(stripped, where, remedy)
+    remedy = "expected an array of records or one record a line"
+    return [row for _, row in load_json_lines(text, where, remedy)]
 
 
 def _to_example(row: object, index: int, path: str | Path, what: str) -> HierarchicalExample:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hbd3lm.data.tokenizer import FILL, MASK, SEGMENT_END, ProblemTokenizer
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_write, read_text
+from hbd3lm.files import atomic_write, load_json_lines, read_text
 from hbd3lm.model.layout import Layout
 from hbd3lm.sample.trajectory import Event, written_tokens
 
@@ -205,18 +205,12 @@ def read_trajectories(path: str | Path, what: str = "FILE") -> TrajectoryFile:
     Raises:
         UserError: no such file, another kind of file, or a record that is not whole.
     """
-    lines = [line for line in read_text(path, what).split("\n") if line.strip()]
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError):
-            raise UserError(f"{what}: {path}, line {number} is not JSON; {_REMEDY}") from None
-        if number == 1 and (not isinstance(rows[0], dict) or rows[0].get("format") != FORMAT):
-            raise UserError(f"{what}: {path} is no file of trajectories; {_REMEDY}")
+    rows = load_json_lines(read_text(path, what), f"{what}: {path}", _REMEDY)
     if not rows:
         raise UserError(f"{what}: {path} is empty; {_REMEDY}")
-    about, *records = rows
+    (_, about), *records = rows
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(f"{what}: {path} is no file of trajectories; {_REMEDY}")
     if about.get("version") != VERSION:
         raise UserError(
             f"{what}: {path} is of version {about.get('version')}, this program reads {VERSION}; "
@@ -227,11 +221,11 @@ def read_trajectories(path: str | Path, what: str = "FILE") -> TrajectoryFile:
     fault = _fault_of_header(about)
     if fault:
         raise UserError(f"{what}: {path}, line 1: {fault}; {_REMEDY}")
-    for number, record in enumerate(records, start=2):
+    for number, record in records:
         fault = _fault_of_record(record, about)
         if fault:
             raise UserError(f"{what}: {path}, line {number}: {fault}; {_REMEDY}")
-    return TrajectoryFile(about, records)
+    return TrajectoryFile(about, [record for _, record in records])
 
 
 _REMEDY = "make one with mode=sample_eval sampling.trajectory=true"

@@ -7,19 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hbd3lm.files import load_json_lines, read_json, read_text
+
 
 def read_kept(path: Path) -> dict[str, Any]:
     """A JSON file of ours; empty where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    return read_json(path, "experiment.output_dir", "remove it") if path.exists() else {}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a file of JSON lines."""
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    text = read_text(path, "experiment.output_dir")
+    return [row for _, row in load_json_lines(text, str(path), "remove it")]
 
 
 def digest(value: Any) -> str:

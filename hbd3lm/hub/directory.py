@@ -18,7 +18,7 @@ from typing import Any
 
 from hbd3lm.data.tokenizer import FILL, MASK, SEGMENT_END, ProblemTokenizer
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_folder, atomic_write, read_text, writing
+from hbd3lm.files import atomic_folder, atomic_write, read_json, read_text, writing
 from hbd3lm.hub.bundle import AUTO_MAP, remote_code
 from hbd3lm.model.checkpoint import CONFIG_FILE, KEY, WEIGHTS_FILE, ModelCard
 from hbd3lm.model.transformer import Transformer
@@ -112,10 +112,11 @@ def read_sampling(folder: Path) -> dict[str, Any]:
     file = folder / GENERATION_FILE
     if not file.is_file():
         return {}
-    try:
-        return sampling_defaults(json.loads(file.read_text(encoding="utf-8")).get(KEY, {}))
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}); remove it or export again") from None
+    remedy = "remove it or export again"
+    values = read_json(file, "sampling", remedy).get(KEY, {})
+    if not isinstance(values, dict):
+        raise UserError(f"{file} is damaged ({KEY!r} is no object); {remedy}")
+    return sampling_defaults(values)
 
 
 def _json(values: dict) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hbd3lm.data.records import Problem
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_write, read_text
+from hbd3lm.files import atomic_write, load_json_lines, read_text
 from hbd3lm.plans.ask import Recipe
 from hbd3lm.plans.journal import Attempt
 from hbd3lm.plans.judge import FAULTS
@@ -117,18 +117,10 @@ def read_details(output: str | Path) -> list[Row]:
     Raises:
         UserError: it is missing or damaged.
     """
-    path = details_path(output)
+    path, remedy = details_path(output), f"generate {output} again"
     rows = []
-    for number, line in enumerate(read_text(path, "details").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number} is not valid JSON ({error.msg}); generate {output} again"
-            ) from None
+    for number, row in load_json_lines(read_text(path, "details"), str(path), remedy):
         if not isinstance(row, dict) or not _KEYS.issubset(row):
-            raise UserError(
-                f"{path}, line {number} does not describe a plan; generate {output} again"
-            )
+            raise UserError(f"{path}, line {number} does not describe a plan; {remedy}")
         rows.append(row)
     return rows

@@ -18,7 +18,7 @@ from typing import Any
 
 from hbd3lm import __version__
 from hbd3lm.errors import UserError
-from hbd3lm.files import atomic_write, read_text
+from hbd3lm.files import atomic_write, read_json
 from hbd3lm.plans.journal import fingerprint
 
 Manifest = dict[str, Any]
@@ -101,16 +101,10 @@ def read_manifest(output: str | Path) -> Manifest:
     Raises:
         UserError: it is missing or damaged.
     """
-    path = manifest_path(output)
-    text = read_text(path, "manifest")
-    try:
-        manifest = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error.msg}); generate {output} again"
-        ) from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("settings"), dict):
-        raise UserError(f"{path} is no manifest of a plan file; generate {output} again")
+    path, remedy = manifest_path(output), f"generate {output} again"
+    manifest = read_json(path, "manifest", remedy)
+    if not isinstance(manifest.get("settings"), dict):
+        raise UserError(f"{path} is no manifest of a plan file; {remedy}")
     return manifest
 
 

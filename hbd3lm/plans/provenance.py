@@ -6,12 +6,12 @@ model the name alone.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hbd3lm.data.catalogue import published_as
 from hbd3lm.errors import UserError
+from hbd3lm.files import read_json
 from hbd3lm.plans.manifest import Manifest, file_digest, manifest_path, read_manifest
 
 Rows = list[tuple[str, str]]
@@ -62,8 +62,8 @@ def _review(path: Path) -> dict[str, Any] | None:
     file = path.with_name(f"{path.name}.review.json")
     if not file.is_file():
         return None
+    content = read_json(file, "review", "apply it again")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
         source = Path(content["data_path"])
         counts = {name: int(content["counts"][name]) for name in ("good", "edited", "bad")}
     except (ValueError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hbd3lm.data.records import HierarchicalExample
 from hbd3lm.errors import UserError
-from hbd3lm.files import read_text
+from hbd3lm.files import read_json
 
 FORMAT = "hbd3lm-plan-review"
 VERSION = 1
@@ -46,15 +46,8 @@ def read_review(path: str | Path, what: str = "--review") -> Review:
     Raises:
         UserError: missing, no JSON, or not what the page writes; the message names the place.
     """
-    try:
-        content = json.loads(read_text(path, what))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{what}: {path} is not valid JSON (line {error.lineno}: {error.msg}); {_REMEDY}"
-        ) from None
-    except RecursionError:
-        raise UserError(f"{what}: {path} is nested too deeply for a review; {_REMEDY}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_json(path, what, _REMEDY)
+    if content.get("format") != FORMAT:
         raise UserError(f"{what}: {path} is no review of plans; {_REMEDY}")
     if content.get("version") != VERSION:
         raise UserError(

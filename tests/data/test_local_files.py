@@ -58,7 +58,7 @@ def test_broken_json_is_named_by_file_and_line(folder):
         load_problems("gsm8k", "train", folder)
     text = (folder / "svamp.json").read_text()
     (folder / "svamp.json").write_text("[\n" + text[1:-50])
-    with pytest.raises(UserError, match=r"svamp\.json, line 2 is not valid JSON"):
+    with pytest.raises(UserError, match=r"svamp\.json is not valid JSON \(line 2, column"):
         load_problems("svamp", "train", folder)
     (folder / "svamp.json").write_text("{}")
     with pytest.raises(UserError, match=r"svamp\.json, line 1: expected a JSON array"):

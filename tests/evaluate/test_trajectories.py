@@ -158,7 +158,7 @@ def test_a_file_that_is_not_whole_is_refused_with_place_and_remedy(file, line, c
     ("content", "message"),
     [
         ("", "is empty"),
-        ("{", "line 1 is not JSON"),
+        ("{", "line 1 is not valid JSON"),
         ('{"id": "a"}\n', "is no file of trajectories"),
         ("[1]\n", "is no file of trajectories"),
     ],

@@ -70,7 +70,7 @@ def test_sampling_settings_come_back(tmp_path):
     write_exported(tmp_path / "model", net, card, TOKENIZER, "")
     assert read_sampling(tmp_path / "model") == {"method": "ancestral", "steps": 3}
     (tmp_path / "model" / "generation_config.json").write_text("[1")
-    with pytest.raises(UserError, match=r"generation_config\.json is damaged"):
+    with pytest.raises(UserError, match=r"generation_config\.json is not valid JSON"):
         read_sampling(tmp_path / "model")
     assert read_sampling(tmp_path) == {}
 

@@ -11,7 +11,6 @@ know of, it would otherwise leave out in silence.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import warnings
@@ -23,10 +22,12 @@ import torch
 from torch import Tensor
 
 from hbd3lm.errors import UserError
+from hbd3lm.files import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Of a folder, the first that is there; each may be in shards, named by ``<file>.index.json``."""
+_REMEDY = "get the file again"
 
 
 def read_config(folder: Path, what: str) -> dict[str, Any]:
@@ -40,24 +41,7 @@ def read_config(folder: Path, what: str) -> dict[str, Any]:
     """
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{what}: {folder} holds no {CONFIG_FILE}; it is no checkpoint folder")
-    return read_json(folder / CONFIG_FILE, what)
-
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The JSON object in ``path``.
-
-    Raises:
-        UserError: not UTF-8, not JSON, or something other than an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{what}: {path} is damaged or not JSON ({error}); get the file again"
-        ) from None
-    if not isinstance(content, dict):
-        raise UserError(f"{what}: {path} is no JSON object; get the file again")
-    return content
+    return read_json(folder / CONFIG_FILE, what, _REMEDY)
 
 
 class Weights:
@@ -165,7 +149,7 @@ def open_weights(path: Path, what: str, shells: Sequence[str] = ()) -> Weights:
 
 
 def _open_shards(index: Path, what: str, shells: Sequence[str]) -> dict[str, Callable[[], Tensor]]:
-    places = read_json(index, what).get("weight_map")
+    places = read_json(index, what, _REMEDY).get("weight_map")
     if not isinstance(places, dict) or not all(
         # A name that leads out of the folder is nothing a library would write.
         isinstance(file, str) and Path(file).name == file

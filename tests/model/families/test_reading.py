@@ -156,7 +156,7 @@ def test_a_folder_without_configuration_or_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="no weights"):
         open_weights(tmp_path, "model.path")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="damaged or not JSON"):
+    with pytest.raises(UserError, match="is not valid JSON"):
         read_config(tmp_path, "model.path")
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="no JSON object"):
