@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from decimal import Decimal
 from fractions import Fraction
 
 OPERATIONS: tuple[str, ...] = ("add", "subtract", "multiply", "divide")
@@ -219,7 +220,7 @@ def number_value(written: str) -> Fraction:
         # numeric() gives a float; vulgar fractions have denominators up to 10.
         value = Fraction(unicodedata.numeric(digits[-1])).limit_denominator(10)
         digits = digits[:-1]
-    return value + Fraction(digits or "0")
+    return value + Fraction(Decimal(digits or 0))  # of a text it takes no 4,300 digits
 
 
 # --- operations ---------------------------------------------------------------------------
