@@ -291,17 +291,17 @@ def _outputs(cfg: DictConfig, *names: str) -> list[Path]:
 
 
 def _write_lines(path: Path, rows: Iterable[dict]) -> None:
-    from hbd3lm.plans.quality import finite
+    from hbd3lm.json_values import json_ready
 
     with atomic_write(path, what=_OUTPUT_DIR) as file:
         for row in rows:
-            file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(json_ready(row), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_result(path: Path, result: dict, loaded: LoadedModel) -> None:
-    from hbd3lm.plans.quality import finite
+    from hbd3lm.json_values import json_ready
 
     about = {"checkpoint": str(loaded.path), "tokenizer": loaded.card.tokenizer}
     with atomic_write(path, what=_OUTPUT_DIR) as file:
-        json.dump(finite({**result, **about}), file, indent=2, allow_nan=False)
+        json.dump(json_ready({**result, **about}), file, indent=2, allow_nan=False)
         file.write("\n")

@@ -19,6 +19,7 @@ from hbd3lm.commands.overrides import override_value
 from hbd3lm.commands.rank import get_rank
 from hbd3lm.commands.settings import read_seed, typed
 from hbd3lm.errors import UserError
+from hbd3lm.lock import output_lock
 
 if TYPE_CHECKING:
     from hbd3lm.data.tokenizer import ProblemTokenizer
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from hbd3lm.model.checkpoint import ModelCard
     from hbd3lm.model.transformer import Transformer
     from hbd3lm.train.config import TrainerConfig, TrainingConfig
+
+
+LINGER = 20.0
+"""Seconds by which the processes that prepared batches for a run that was killed outlive it."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +85,28 @@ def set_up(cfg: DictConfig) -> Setup:
 def train(cfg: DictConfig) -> int | None:
     """Train into ``run_dir``, or go on where it stopped.
 
-    Of several processes the first one speaks for all.
+    Of several processes the first one speaks for all, and keeps other runs off ``run_dir``.
+
+    Raises:
+        UserError: settings or data no run can start with, or another run is writing ``run_dir``.
     """
     if get_rank() == 0:
-        return _train(cfg)
+        setup = set_up(cfg)
+        with output_lock(Path(cfg.run_dir) / "checkpoints", LINGER, "run_dir"):
+            return _train(cfg, setup)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            _train(cfg)
+            _train(cfg, set_up(cfg))
         except UserError:
             return 1
     return 0  # also when preempted: Lightning kills the others if one of them ends otherwise
 
 
-def _train(cfg: DictConfig) -> int | None:
+def _train(cfg: DictConfig, setup: Setup) -> int | None:
     from hbd3lm.commands.memory_advice import explain_training
     from hbd3lm.commands.problems import load_training_examples
     from hbd3lm.files import atomic_write, writing
 
-    setup = set_up(cfg)
     config, tokenizer, card = setup.config, setup.tokenizer, setup.card
     run_dir = Path(cfg.run_dir)
     with writing(run_dir, "run_dir"):

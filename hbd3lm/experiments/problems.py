@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hbd3lm.commands.overrides import override_value
 from hbd3lm.experiments.kept import digest
 from hbd3lm.experiments.settings import compose, plain
-from hbd3lm.plans.lock import output_lock
+from hbd3lm.lock import output_lock
 from hbd3lm.plans.manifest import read_manifest
 
 if TYPE_CHECKING:

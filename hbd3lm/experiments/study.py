@@ -33,7 +33,7 @@ from hbd3lm.experiments.problems import STANDS_IN, prepare_problems
 from hbd3lm.experiments.run import Run
 from hbd3lm.experiments.settings import compose
 from hbd3lm.files import atomic_write
-from hbd3lm.plans.lock import LockedError, output_lock
+from hbd3lm.lock import LockedError, output_lock
 from hbd3lm.progress import time_left
 
 if TYPE_CHECKING:

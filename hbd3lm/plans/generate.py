@@ -18,11 +18,11 @@ from hbd3lm.data.annotations import execution_text
 from hbd3lm.data.records import HierarchicalExample, Problem, read_examples, write_examples
 from hbd3lm.errors import UserError
 from hbd3lm.files import WriteError, check_output, writing
+from hbd3lm.lock import output_lock
 from hbd3lm.plans.ask import Recipe, ask_for_plans
 from hbd3lm.plans.details import Row, chosen_plan, plan_details, tally, write_details
 from hbd3lm.plans.engines.engine import Engine
 from hbd3lm.plans.journal import Attempt, Journal, journal_path
-from hbd3lm.plans.lock import output_lock
 from hbd3lm.plans.manifest import (
     build_manifest,
     is_finished,

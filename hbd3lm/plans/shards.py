@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from hbd3lm.data.records import HierarchicalExample, Problem, read_examples, write_examples
 from hbd3lm.errors import UserError, some_of
 from hbd3lm.files import check_output, writing
+from hbd3lm.lock import output_lock
 from hbd3lm.plans.details import read_details, tally, write_details
 from hbd3lm.plans.generate import problems_digest
 from hbd3lm.plans.journal import ENGINE_IDENTITY, differences, journal_path
-from hbd3lm.plans.lock import output_lock
 from hbd3lm.plans.manifest import (
     Manifest,
     build_manifest,

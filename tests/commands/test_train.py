@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from hbd3lm.commands import build, train
+from hbd3lm.lock import output_lock
 from tests.commands.runs import STEPS, TINY, compose, main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -92,10 +93,26 @@ def test_rerunning_with_another_shape_is_refused_and_spoils_nothing(home, capsys
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
+def test_two_runs_never_write_one_folder(home, tmp_path, capsys, monkeypatch):
+    """The second would overwrite checkpoints and mix the logs; it waits a little, then says so."""
+    monkeypatch.setattr(train, "LINGER", 0.3)
+    words = ["mode=train", *TINY, *STEPS, f"data.train_path={home}/train.json"]
+    with output_lock(tmp_path / "checkpoints"):
+        assert main(*words, f"run_dir={tmp_path}") == 1
+    error = capsys.readouterr().err
+    assert f"error: run_dir: another run is writing {tmp_path}/checkpoints: process" in error
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "config.yaml").exists()
+    assert main(*words, f"run_dir={tmp_path}") == 0
+    assert not (tmp_path / "checkpoints.lock").exists()
+
+
 def test_a_run_dir_that_cannot_be_made_is_refused_by_its_name(home, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     run_dir = tmp_path / "file" / "run"
     assert (
         main("mode=train", *TINY, f"data.train_path={home}/train.json", f"run_dir={run_dir}") == 1
     )
-    assert f"error: run_dir: cannot write {run_dir}: Not a directory" in capsys.readouterr().err
+    assert (
+        f"error: run_dir: cannot write {run_dir}/checkpoints: Not a directory"
+        in capsys.readouterr().err
+    )

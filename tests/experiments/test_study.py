@@ -16,7 +16,7 @@ from hbd3lm.errors import UserError
 from hbd3lm.experiments.registry import EXPERIMENTS, load_experiment
 from hbd3lm.experiments.settings import compose
 from hbd3lm.experiments.study import BELONG, Study
-from hbd3lm.plans.lock import output_lock
+from hbd3lm.lock import output_lock
 
 EXAMPLES = [
     {

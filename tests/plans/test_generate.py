@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from hbd3lm.data.records import HierarchicalExample, Problem, read_examples
 from hbd3lm.errors import UserError
+from hbd3lm.lock import lock_path, output_lock
 from hbd3lm.plans.ask import Recipe
 from hbd3lm.plans.details import details_path, read_details
 from hbd3lm.plans.engines.engine import Completion
 from hbd3lm.plans.generate import generate_plans
 from hbd3lm.plans.journal import Journal, journal_path
-from hbd3lm.plans.lock import lock_path, output_lock
 from hbd3lm.plans.manifest import manifest_path, read_manifest
 from tests import toy_engine
 from tests.toy_engine import BAD, GOOD, ToyEngine, toy_problems, toy_recipe
@@ -516,7 +516,7 @@ def test_two_runs_on_one_output_the_second_is_told_who_has_it(tmp_path):
 def test_who_waits_for_the_lock_gets_it_when_the_other_ends(tmp_path):
     output = tmp_path / "x.json"
     code = (
-        "import sys\nfrom hbd3lm.plans.lock import output_lock\n"
+        "import sys\nfrom hbd3lm.lock import output_lock\n"
         "with output_lock(sys.argv[1], wait=True):\n    print('mine', flush=True)\n"
     )
     with output_lock(output):

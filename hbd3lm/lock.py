@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def lock_path(output: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def output_lock(output: str | Path, wait: bool = False) -> Iterator[None]:
+def output_lock(
+    output: str | Path, wait: bool | float = False, what: str = "--output_path"
+) -> Iterator[None]:
     """Hold the right to write ``output``, its journal and its side files.
 
     The kernel releases the lock with the process, killed or not, so nothing is ever to be cleaned
@@ -35,16 +38,17 @@ def output_lock(output: str | Path, wait: bool = False) -> Iterator[None]:
 
     Args:
         output: its folder is created.
-        wait: for another holder to end, instead of refusing.
+        wait: for another holder to end, instead of refusing; a number: so many seconds.
+        what: the flag or key that named ``output``, for messages.
 
     Raises:
         LockedError: another run holds it; the message names that run.
         WriteError: the file cannot be created.
     """
     path = lock_path(output)
-    with writing(output, "--output_path"):
+    with writing(output, what):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _acquire(path, wait)
+        handle = _acquire(path, wait, what)
     try:
         yield
     finally:
@@ -53,18 +57,22 @@ def output_lock(output: str | Path, wait: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
-def _acquire(path: Path, wait: bool) -> int:
+def _acquire(path: Path, wait: bool | float, what: str) -> int:
+    deadline = time.monotonic() + wait
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait is True else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = os.read(handle, 1000).decode("utf-8", "replace").strip()
             os.close(handle)
+            if time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
             raise LockedError(
-                f"--output_path: another run is writing {path.with_suffix('')}: "
+                f"{what}: another run is writing {path.with_suffix('')}: "
                 f"{holder or 'it has not said who it is'}; wait for it, end it, or choose another "
-                "--output_path"
+                f"{what}"
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
