@@ -17,6 +17,7 @@ from hbd3lm.errors import UserError
 
 SUBQUESTION_MARK = " ** "  # GSM8K socratic: "How many clips in May? ** Natalia sold 48/2 = ..."
 _SVAMP_ROWS, _SVAMP_TRAIN_ROWS = 1000, 700
+_MEND = "correct that row, or get the published data again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +42,23 @@ def svamp_split(rows: list[Row], split: str, path: Path) -> list[Row]:
 def _field(row: Row, *names: str) -> object:
     """The first of ``names`` that the row has (data sets name a field differently in places)."""
     if not isinstance(row.fields, dict):
-        raise UserError(f"{row.where} is a {type(row.fields).__name__}, not a record of fields")
+        raise UserError(
+            f"{row.where} is a {type(row.fields).__name__}, not a record of fields; {_MEND}"
+        )
     for name in names:
         if name in row.fields:
             return row.fields[name]
-    raise UserError(f"{row.where} has no field {' or '.join(map(repr, names))}")
+    raise UserError(f"{row.where} has no field {' or '.join(map(repr, names))}; {_MEND}")
 
 
 def _text(row: Row, *names: str) -> str:
     value = _field(row, *names)
     if not isinstance(value, str):
         raise UserError(
-            f"{row.where}: field {names[0]!r} is {type(value).__name__}, expected a string"
+            f"{row.where}: field {names[0]!r} is {type(value).__name__}, expected a string; {_MEND}"
         )
     if not value.strip():
-        raise UserError(f"{row.where}: field {names[0]!r} is empty")
+        raise UserError(f"{row.where}: field {names[0]!r} is empty; {_MEND}")
     check_characters(value, f"{row.where}: field {names[0]!r}")
     return value
 
@@ -65,7 +68,9 @@ def _number(row: Row, *names: str) -> str:
     try:
         return normalize_number(str(value))
     except ValueError:
-        raise UserError(f"{row.where}: field {names[0]!r} is {value!r}, not a number") from None
+        raise UserError(
+            f"{row.where}: field {names[0]!r} is {value!r}, not a number; {_MEND}"
+        ) from None
 
 
 def gsm8k_problem(row: Row, problem_id: str) -> Problem:
@@ -88,7 +93,7 @@ def socratic_problem(row: Row, problem_id: str) -> Problem:
         if not mark:
             raise UserError(
                 f"{row.where}: step {step!r} has no sub-question; this is not GSM8K's socratic "
-                "version"
+                f"version; {_MEND}"
             )
         lines.append(line)
         # Where the plain solution has a blank line, the published file repeats a sub-question.
@@ -102,7 +107,7 @@ def _gold(row: Row, solution: str) -> str:
     last_line = solution.rpartition("\n")[2]
     gold = strict_answer(last_line) if last_line.startswith("#### ") else None
     if gold is None:
-        raise UserError(f"{row.where}: the last line of 'answer' is not '#### NUMBER'")
+        raise UserError(f"{row.where}: the last line of 'answer' is not '#### NUMBER'; {_MEND}")
     return gold
 
 
@@ -125,7 +130,7 @@ def _svamp_solution(row: Row, answer: str) -> str:
     try:
         spaced = format_expression(parse_expression(equation))
     except ValueError as error:
-        raise UserError(f"{row.where}: field 'Equation': {error}") from None
+        raise UserError(f"{row.where}: field 'Equation': {error}; {_MEND}") from None
     compact = spaced.replace(" ", "")
     if " " not in spaced or not check_annotation(Annotation(compact, answer, 0, 0)):
         return f"#### {answer}"
