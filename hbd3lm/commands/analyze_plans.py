@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     from hbd3lm.commands.analyze_plans_printout import print_analysis
-    from hbd3lm.data.records import read_examples
+    from hbd3lm.data.records import read_examples, tell_empty
     from hbd3lm.json_values import json_ready
     from hbd3lm.plans.compare import compare_plans, measure_plans
     from hbd3lm.report.style import figure_format
@@ -95,13 +95,16 @@ def main(argv: list[str] | None = None) -> int:
     for flag, path in (("plot", plot), ("json", json_path), ("page", page)):
         if path is not None:
             check_output(path, f"--output_{flag}")
+    tell_empty(examples, f"--data_path {args.data_path}", needed=("plan",))
     plans = measure_plans(examples, seed=args.seed)
     metrics = plans.metrics
     report = {"data_path": args.data_path, **metrics.to_dict()}
     report["semantics"] = json_ready(plans.semantics.to_dict())
     other = None
     if args.compare:
-        their_plans = measure_plans(read_examples(args.compare, "--compare"), seed=args.seed)
+        theirs = read_examples(args.compare, "--compare")
+        tell_empty(theirs, f"--compare {args.compare}", needed=("plan",))
+        their_plans = measure_plans(theirs, seed=args.seed)
         comparison = compare_plans(plans, their_plans, seed=args.seed)
         other = (their_plans, comparison, args.compare)
         report["comparison"] = {

@@ -7,6 +7,7 @@ import os
 from rich.console import Console
 
 PIPED_WIDTH = 100  # columns, where no terminal says how many it has
+LEAST_WIDTH = 80  # a narrower table loses its numbers; a terminal wraps what does not fit
 
 
 class _Console(Console):
@@ -20,4 +21,5 @@ def make_console() -> Console:
     console = _Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
+    console.width = max(console.width, LEAST_WIDTH)
     return console

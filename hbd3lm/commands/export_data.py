@@ -100,13 +100,15 @@ def _saw_solution(split: DataSplit) -> bool:
 
 def _read_split(config: str, word: str) -> tuple[DataSplit, str | None]:
     """The split of ``[SPLIT=]FILE``, and the data set its problems come from, if known."""
-    from hbd3lm.data.records import read_records
+    from hbd3lm.data.records import TEXTS, read_records, tell_empty
     from hbd3lm.hub.dataset import PLANS, DataSplit
     from hbd3lm.plans.provenance import plan_provenance, source_dataset
 
     name, path = _parse(word)
     what = f"--{config}"
     examples, rows = read_records(path, what)
+    # A model may write nothing, and one without plans never writes any.
+    tell_empty(examples, f"{what} {path}", needed=TEXTS if config == PLANS else ())
     if config == PLANS:
         rows = [{f: getattr(example, f) for f in example.__slots__} for example in examples]
         name = name or _split_of_plans(path)

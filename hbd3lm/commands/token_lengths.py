@@ -85,11 +85,13 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--output_json writes the table of token lengths: give --analyze, too")
 
     from hbd3lm.data.encoding import Caps
-    from hbd3lm.data.records import read_examples
+    from hbd3lm.data.records import read_examples, tell_empty
     from hbd3lm.data.tokenizer import load_tokenizer
 
     caps = Caps(question=args.question_len, plan=args.plan_len, execution=args.exec_len)
     examples = read_examples(args.data_path)
+    if args.analyze:  # without plans there are lengths for algo=flat, which has no use for them
+        tell_empty(examples, f"--data_path {args.data_path}", needed=("question", "execution"))
     tokenizer = load_tokenizer(args.tokenizer, data_dir=args.data_dir)
     if args.analyze:
         _analyze(args, examples, tokenizer, caps)

@@ -8,11 +8,12 @@ string fields) is the data format documented in ``GSM8K_README.md``.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hbd3lm.errors import UserError
+from hbd3lm.errors import UserError, printable
 from hbd3lm.files import atomic_write, load_json, load_json_lines, read_text
 
 
@@ -48,6 +49,7 @@ class HierarchicalExample:
     answer_numerical: str
 
 
+TEXTS = ("question", "plan", "execution")
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(HierarchicalExample))
 
 
@@ -85,6 +87,29 @@ def read_records(
             )
         seen[example.id] = index
     return examples, list(rows)
+
+
+def tell_empty(
+    examples: Sequence[HierarchicalExample], where: str, needed: Sequence[str] = TEXTS
+) -> None:
+    """Warn on stderr, a line each, of questions, plans and executions without text.
+
+    Args:
+        where: begins the message: flag and file.
+        needed: texts that not all examples may lack.
+
+    Raises:
+        UserError: a text of ``needed`` is empty in every example.
+    """
+    for name in TEXTS:
+        empty = [example.id for example in examples if not getattr(example, name).strip()]
+        if not empty:
+            continue
+        if len(empty) == len(examples) and name in needed:
+            raise UserError(f"{where}: the {name} is empty in all {len(empty)} records; fill it in")
+        found = f"{len(empty)} of {len(examples)} records, the first is {empty[0]!r}"
+        text = f"warning: {where}: empty {name} in {found}; fill them in or leave them out"
+        print(printable(text), file=sys.stderr)
 
 
 def write_examples(path: str | Path, examples: Iterable[HierarchicalExample]) -> None:

@@ -137,6 +137,24 @@ def test_empty_plans_are_announced(data, tmp_path, capsys):
     assert "Empty (no plan)" in printed
 
 
+def test_empty_texts_are_warned_of_and_plans_without_any_text_refused(tmp_path, capsys):
+    """They were measured in silence, to means of nothing."""
+    path, flags = tmp_path / "data.json", ("--output_plot", tmp_path / "plot.png", "--no_page")
+    path.write_text(json.dumps([row("a", GOOD), row("b", ("", " ")), row("c", ("\n", "#### 2"))]))
+    assert run("--data_path", path, *flags) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: --data_path {path}: empty {what} of 3 records, the first is 'b'; fill "
+        "them in or leave them out"
+        for what in ("plan in 2", "execution in 1")
+    ]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([row("a", ("", "#### 2")), row("b", (" ", "#### 2"))]))
+    with pytest.raises(UserError, match=r"--data_path .*: the plan is empty in all 2 records"):
+        run("--data_path", other, *flags)
+    with pytest.raises(UserError, match=r"--compare .*: the plan is empty in all 2 records"):
+        run("--data_path", path, "--compare", other, *flags)
+
+
 def test_text_that_looks_like_markup_is_printed_as_it_is(data, tmp_path, capsys):
     data.write_text(json.dumps([row("[bold]x", ("Add [red]it[/red] [/]", "[/b] 1"))]))
     run("--data_path", data, "--no_plot", "--output_json", tmp_path / "m.json")

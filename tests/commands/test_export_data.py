@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -129,6 +130,21 @@ def test_splits_are_told_by_manifest_name_or_the_user(plans, tmp_path):
     assert export("--plans", *files, extra, "--output_dir", folder, "--license", "mit") == 0
     found = {f["split"] for f in front_matter(folder)["configs"][0]["data_files"]}
     assert found == {"train", "test", "validation", "extra"}
+
+
+def test_empty_texts_are_warned_of_and_a_file_of_nothing_else_refused(tmp_path, plans, capsys):
+    bare = [replace(PLANS[0], plan=" "), PLANS[1]]
+    write_examples(tmp_path / "test.json", bare)
+    flags = ["--plans", tmp_path / "test.json", "--license", "mit", "--output_dir"]
+    assert export(*flags, tmp_path / "out") == 0
+    assert capsys.readouterr().err.endswith(
+        "test.json: empty plan in 1 of 2 records, the first is 'gsm8k_train_0'; fill them in or "
+        "leave them out\n"
+    )
+    write_examples(tmp_path / "test.json", bare[:1])
+    assert export(*flags, tmp_path / "none") == 1
+    assert "test.json: the plan is empty in all 1 records" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_same_files_give_the_same_bytes(plans, generations, tmp_path):

@@ -48,6 +48,36 @@ def test_the_table_names_every_segment_and_says_what_it_counts(data_path, capsys
     assert [rows[name].split("│")[7].strip() for name in rows] == ["128", "128", "256", "512"]
 
 
+@pytest.mark.parametrize("columns", ["1", "10", "79"])
+def test_a_narrow_terminal_still_gets_the_numbers(data_path, monkeypatch, capsys, columns):
+    """With COLUMNS=10 the table was printed without a single one."""
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["--data_path", data_path, "--analyze"]) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    caps = [cells[7].strip() for cells in rows if cells[2].strip()]  # others go on with a cell
+    assert caps == ["128", "128", "256", "512"]
+
+
+def test_empty_texts_are_warned_of_and_refused_where_there_is_nothing_else(data_path, capsys):
+    rows = json.loads(Path(data_path).read_text())
+
+    def analyze(**texts) -> str:
+        Path(data_path).write_text(json.dumps([{**r, **texts} for r in rows[:2]] + rows[2:3]))
+        assert main(["--data_path", data_path, "--analyze"]) == 0
+        return capsys.readouterr().err
+
+    assert analyze() == ""
+    assert analyze(question=" ").startswith(
+        f"warning: --data_path {data_path}: empty question in 2 of 3 records, the first is "
+        "'embedded_train_0'"
+    )
+    rows = [{**r, "plan": ""} for r in rows]  # as for a method without plans
+    assert "empty plan in 3 of 3 records" in analyze()
+    rows = [{**r, "execution": "\n"} for r in rows]
+    with pytest.raises(UserError, match="the execution is empty in all 3 records"):
+        analyze()
+
+
 def test_the_json_holds_the_table_and_the_tokenizer(data_path, tmp_path, capsys):
     path = tmp_path / "out" / "lengths.json"
     flags = ["--question_len", "20", "--block_size", "4", "--output_json", str(path)]
