@@ -23,4 +23,4 @@ def __getattr__(name: str):
 if __name__ == "__main__":
     from hbd3lm.commands.token_lengths import main
 
-    sys.exit(run_command(main))
+    sys.exit(run_command(lambda: main(prog="gsm8k_dataloader.py")))

@@ -10,4 +10,4 @@ from hbd3lm.commands.check_mask import main
 from hbd3lm.errors import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(lambda: main(prog="test_hierarchical_mask.py")))

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 from hbd3lm import cli
+from tests.conftest import REPOSITORY
 
+RENAMED = """
+import runpy, sys
+path = sys.argv[1]
+sys.argv = ["something_else", "--help"]
+runpy.run_path(path, run_name="__main__")
+"""
 LIGHT = """
 import contextlib, sys
 from hbd3lm.cli import VERBS, main
@@ -79,6 +88,37 @@ def test_modes_go_to_hydra_as_main_py_takes_them(typed, handed_over, monkeypatch
 def test_a_verb_and_another_mode_contradict_each_other(capsys):
     assert cli.main(["train", "mode=sample"]) == 2
     assert "leave mode=... out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, verb in cli.VERBS.items() if verb.module])
+def test_help_and_errors_name_the_command_that_was_typed(name, capsys):
+    """Five verbs gave the names of the scripts that do the same."""
+    with contextlib.suppress(SystemExit):
+        cli.main([*name.split(), "--help"])
+    assert re.match(rf"usage: hbd3lm {name} ", capsys.readouterr().out)
+    if name == "plans":
+        with pytest.raises(SystemExit):
+            cli.main(["plans", "--seed", "x"])
+        assert "hbd3lm plans: error: argument --seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "gsm8k_dataloader.py",
+        "test_hierarchical_mask.py",
+        "scripts/analysis/analyze_gsm8k_plans.py",
+        "scripts/data_prep/generate_gsm8k_plans.py",
+        "scripts/data_prep/train_tokenizer.py",
+    ],
+)
+def test_a_script_names_itself(script):
+    run = subprocess.run(
+        [sys.executable, "-c", RENAMED, str(REPOSITORY / script)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    name = script.rpartition("/")[2]
+    assert run.stdout.startswith(f"usage: {name} ")
 
 
 def test_bad_input_is_one_message_and_status_1(capsys):

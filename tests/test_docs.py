@@ -69,8 +69,7 @@ def simple_commands(line: str) -> list[list[str]]:
 
 
 def parser_of(module_name: str):
-    module = importlib.import_module(module_name)
-    return getattr(module, "build_parser", None) or module._parser
+    return importlib.import_module(module_name).build_parser
 
 
 def check_flags(build_parser, words: list[str]) -> None:

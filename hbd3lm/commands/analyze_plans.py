@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from hbd3lm.plans.compare import Comparison, PlanSet
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "hbd3lm analyze") -> argparse.ArgumentParser:
     """The command line, described once."""
     parser = argparse.ArgumentParser(
-        prog="analyze_gsm8k_plans.py",
+        prog=prog,
         description="Analyse how abstract plans are: numbers, operations, lengths, answer leakage, "
         "and write a page to read and judge them problem by problem. "
         "Reads the output of generate_gsm8k_plans.py and the per-problem records of an evaluation.",
@@ -73,14 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "hbd3lm analyze") -> int:
     """Run the analysis; 0, or 1 with ``--strict`` if a threshold is missed.
 
     Raises:
         UserError: unreadable data, a figure name without a known suffix, an output that cannot be
             written or would overwrite the data.
     """
-    args = build_parser().parse_args(argv)
+    args = build_parser(prog).parse_args(argv)
     from hbd3lm.commands.analyze_plans_printout import print_analysis
     from hbd3lm.data.records import read_examples, tell_empty
     from hbd3lm.json_values import json_ready

@@ -32,10 +32,10 @@ _QUESTION, _PLAN, _EXECUTION = range(3)
 _VOCABULARY, _FILL, _MASK = 12, 7, 11  # ids below _FILL are text
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "hbd3lm mask") -> argparse.ArgumentParser:
     """The command line, described once."""
     parser = argparse.ArgumentParser(
-        prog="test_hierarchical_mask.py",
+        prog=prog,
         description="Check the attention mask: the rule against its definition, the network "
         "against the rule. Then draw it. Exit status 1 if a check fails.",
     )
@@ -62,14 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "hbd3lm mask") -> int:
     """Print PASS or FAIL for every check and draw the picture; 0 if all pass, else 1.
 
     Raises:
         UserError: a length that is no multiple of its block size, more tokens than can be drawn,
             or a picture that cannot be written.
     """
-    args = build_parser().parse_args(argv)
+    args = build_parser(prog).parse_args(argv)
     for segment in ("plan", "exec"):
         length = getattr(args, f"{segment}_len")
         block = getattr(args, f"{segment}_block_size")

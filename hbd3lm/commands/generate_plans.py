@@ -54,22 +54,22 @@ _LONGEST_WAIT = 7 * 86_400  # seconds; sockets count the milliseconds in 32 bits
 _LONG = 10_000  # so many problems take seconds to generate
 _DATASETS = ("gsm8k", "svamp", "multiarith", "embedded")
 _EXAMPLES = """examples:
-  generate_gsm8k_plans.py --split train --data_dir DIR
-  generate_gsm8k_plans.py --planner socratic --split train
-  generate_gsm8k_plans.py --model meta-llama/Meta-Llama-3-8B-Instruct --split train \\
+  %(prog)s --split train --data_dir DIR
+  %(prog)s --planner socratic --split train
+  %(prog)s --model meta-llama/Meta-Llama-3-8B-Instruct --split train \\
       --num_examples 100 --output_path data/gsm8k/test_100.json
-  generate_gsm8k_plans.py --base_url http://localhost:8000/v1 --split train --batch_size 64
+  %(prog)s --base_url http://localhost:8000/v1 --split train --batch_size 64
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "hbd3lm plans") -> argparse.ArgumentParser:
     """The command line; light, so that ``--help`` answers at once.
 
     Flags of language models default to None here: a flag that does nothing for the chosen planner
     is refused, so it matters whether it was given.
     """
     parser = argparse.ArgumentParser(
-        prog="generate_gsm8k_plans.py",
+        prog=prog,
         description="Write one abstract plan a problem: id, question, plan, execution and "
         "answer as JSON. Interrupted runs continue where they stopped.",
         epilog=_EXAMPLES,
@@ -144,14 +144,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "hbd3lm plans") -> int:
     """Run the command. Returns 0.
 
     Raises:
         UserError: a flag out of range or without effect, missing data, a missing engine, an
             unfinished other run.
     """
-    args = build_parser().parse_args(argv)
+    args = build_parser(prog).parse_args(argv)
     planner = choose_planner(args)
     _check_flags(args, planner)
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _IDS_SHOWN = 8
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "hbd3lm lengths") -> argparse.ArgumentParser:
     """The command line, described once."""
     parser = argparse.ArgumentParser(
-        prog="gsm8k_dataloader.py",
+        prog=prog,
         description="Without --analyze: load a data file as training does and print its first "
         "examples as tokens. With --analyze: the table of token lengths, the share cut off by the "
         "caps, and recommended caps.",
@@ -74,13 +74,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "hbd3lm lengths") -> int:
     """Print the examples or the table. Returns 0.
 
     Raises:
         UserError: unreadable data, no such tokenizer, ``--output_json`` without ``--analyze``.
     """
-    args = build_parser().parse_args(argv)
+    args = build_parser(prog).parse_args(argv)
     if args.output_json and not args.analyze:
         raise UserError("--output_json writes the table of token lengths: give --analyze, too")
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from hbd3lm.data.records import Problem
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "hbd3lm train_tokenizer") -> int:
     """Train, write, and print how many tokens a problem takes. Returns 0."""
-    args = _parser().parse_args(argv)
+    args = build_parser(prog).parse_args(argv)
 
     from hbd3lm.data.bpe import check_vocab_size, train_bpe
     from hbd3lm.data.sources import load_problems
@@ -69,8 +69,10 @@ def _plain_text(problem: Problem) -> str:
     return f"{problem.question}\n{execution_text(problem)}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "hbd3lm train_tokenizer") -> argparse.ArgumentParser:
+    """The command line, described once."""
     parser = argparse.ArgumentParser(
+        prog=prog,
         description="Train the byte-level BPE that ships with the package (digits one by one).",
         epilog="Reads GSM8K train (main and socratic) and generates embedded problems.",
     )

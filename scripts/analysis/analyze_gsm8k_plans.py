@@ -7,4 +7,4 @@ from hbd3lm.commands.analyze_plans import main
 from hbd3lm.errors import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(lambda: main(prog="analyze_gsm8k_plans.py")))

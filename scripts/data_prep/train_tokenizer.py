@@ -7,4 +7,4 @@ from hbd3lm.commands.train_tokenizer import main
 from hbd3lm.errors import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(lambda: main(prog="train_tokenizer.py")))
