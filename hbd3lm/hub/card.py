@@ -10,6 +10,7 @@ from typing import Any
 
 from hbd3lm.data.catalogue import published_as
 from hbd3lm.model.checkpoint import ModelCard
+from hbd3lm.report.values import number
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _results(facts: RunFacts) -> str:
         for part in result.get("segments", {}).values():
             of = part["of"].replace("|", "given")
             rows.append(
-                f"| perplexity of {of} ({result['kind']}) | {part['perplexity']:.3f} | "
+                f"| perplexity of {of} ({result['kind']}) | {number(part['perplexity'], 3)} | "
                 f"{result['token_set']} |"
             )
         for kind in ("strict", "flexible"):

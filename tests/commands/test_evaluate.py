@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from hbd3lm.commands import build, problems
@@ -14,7 +15,10 @@ from hbd3lm.commands.problems import load_examples
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
 from hbd3lm.errors import UserError
 from hbd3lm.experiments.settings import compose
+from hbd3lm.hub.card import RunFacts, model_card
+from hbd3lm.model.checkpoint import load_network
 from hbd3lm.plans.provenance import source_dataset
+from hbd3lm.report.page import perplexity_table
 from tests.commands.runs import STEPS, TINY, evaluate, main
 from tests.hub.exports import make_model
 
@@ -46,6 +50,25 @@ def test_ppl_eval_takes_turns_to_the_precision_asked_for_and_tells_both_errors(h
     assert "within eval.precision=0.2" in printed
     assert evaluate(home, "ppl_eval", *precise, "eval.precision=1e-6", "eval.max_samples=8") == 0
     assert "NOT yet within eval.precision=1e-06 (95 %); raise eval.max" in capsys.readouterr().out
+
+
+def test_what_is_not_finite_is_null_in_what_is_written_and_a_dash_where_it_is_shown(
+    home, tmp_path, monkeypatch
+):
+    """``NaN`` is no JSON: other programs refused the file."""
+
+    def broken(net, objective, documents, *_):
+        return np.full((len(documents), 2), np.nan), np.ones((len(documents), 2))
+
+    monkeypatch.setattr("hbd3lm.evaluate.perplexity.score_documents", broken)
+    assert evaluate(home, "ppl_eval", "eval.samples=1", f"eval.output_dir={tmp_path}") == 0
+    text = (tmp_path / "perplexity.json").read_text()
+    assert "NaN" not in text + (tmp_path / "perplexity.jsonl").read_text()
+    result = json.loads(text)
+    assert result["segments"]["all"]["nats_per_token"] is None
+    assert perplexity_table(result).rows[0][1:3] == ("- ± -", "-")
+    card = load_network(home / "run" / "checkpoints" / "best.ckpt")[1]
+    assert "(NELBO)) | - |" in model_card(card, RunFacts("n", "c", {}, {"p": result}), 1)
 
 
 @pytest.mark.parametrize("mode", ["full", "plan_only", "exec_only"])
