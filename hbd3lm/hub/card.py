@@ -10,7 +10,6 @@ from typing import Any
 
 from hbd3lm.data.catalogue import published_as
 from hbd3lm.model.checkpoint import ModelCard
-from hbd3lm.report.values import number
 
 
 @dataclass(frozen=True)
@@ -204,9 +203,10 @@ def _results(facts: RunFacts) -> str:
     for result in facts.results.values():
         for part in result.get("segments", {}).values():
             of = part["of"].replace("|", "given")
+            value = part["perplexity"]  # None: not finite
+            shown = "-" if value is None else f"{value:.3f}"
             rows.append(
-                f"| perplexity of {of} ({result['kind']}) | {number(part['perplexity'], 3)} | "
-                f"{result['token_set']} |"
+                f"| perplexity of {of} ({result['kind']}) | {shown} | {result['token_set']} |"
             )
         for kind in ("strict", "flexible"):
             score = result.get(f"accuracy_{kind}")

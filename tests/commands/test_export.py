@@ -134,7 +134,7 @@ def test_the_card_tells_data_command_and_metrics_of_the_run(home):
         "embedded (generated) problems, plans by `rules`; 18 problems, 2 held out",
         f"{summary['best_valid_nelbo']:.4f} nats per token (NELBO)",
         f"{summary['parameters']:,} parameters",
-        f"{ppl['segments']['all']['perplexity']:,.3f} | embedded test, 3 problems |",
+        f"{ppl['segments']['all']['perplexity']:.3f} | embedded test, 3 problems |",
         "exact match, strict extraction",
         "| plans by | `rules`, without a language model |",
         "average over training (EMA)",
