@@ -98,7 +98,7 @@ def recorded(tmp_path, data_path):
     for program in (python, srun):
         program.chmod(0o755)
 
-    def run(*extra: str, **variables: str):
+    def run(*extra: str, cwd: Path = REPOSITORY, **variables: str):
         environment = {
             **CLEAN,
             "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
@@ -110,7 +110,7 @@ def recorded(tmp_path, data_path):
         }
         process = subprocess.run(
             ["bash", str(TRAIN), *extra],
-            cwd=tmp_path,
+            cwd=cwd,
             env=environment,
             capture_output=True,
             text=True,
@@ -204,6 +204,13 @@ def test_paths_may_hold_any_sign(recorded, data_path, name):
     cfg = compose(overrides)
     assert (cfg.data.train_path, cfg.data.valid_path) == (str(path), str(path))
     assert (cfg.data.dir, cfg.run_dir) == (str(path.parent), name)
+
+
+def test_a_path_is_meant_as_the_caller_sees_it(recorded, tmp_path, data_path):
+    _, overrides, _ = recorded(cwd=tmp_path, DATA_PATH="my data/train.json", RUN_DIR="out")
+    cfg = compose(overrides)
+    assert (cfg.data.train_path, cfg.run_dir) == (str(data_path), str(tmp_path / "out"))
+    assert cfg.data.valid_path is None
 
 
 def test_further_arguments_come_last_and_win(recorded):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from hbd3lm.commands import build
+from hbd3lm.commands.next_step import command_line
 from hbd3lm.commands.settings import EvalConfig, read_sampling, read_seed, typed
 from hbd3lm.errors import UserError
 from hbd3lm.files import atomic_write, check_output, writing
@@ -129,8 +130,8 @@ def sample_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     if config.trajectory:
         _print_trajectories(trajectories)
     if loaded.card.layout.has_plan and mode != "exec_only":
-        program = "python scripts/analysis/analyze_gsm8k_plans.py"
-        print(f"next: {program} --data_path {shlex.quote(str(path))}")
+        flags = ["--data_path", str(path)]
+        print("next:", command_line("scripts/analysis/analyze_gsm8k_plans.py", "analyze", flags))
 
 
 def _write_trajectories(

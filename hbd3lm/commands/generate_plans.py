@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbd3lm.commands.arguments import count, number, positive
+from hbd3lm.commands.next_step import command_line
 from hbd3lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -222,10 +224,8 @@ def main(argv: list[str] | None = None, prog: str = "hbd3lm plans") -> int:
     )
     print_summary(output, read_manifest(output), getattr(writer, "sources", {}))
     if shard is not None:
-        whole = default_output(args)
-        print(
-            f"when all {shard.count} shards are written: hbd3lm plans merge --output_path {whole}"
-        )
+        merge = ["hbd3lm", "plans", "merge", "--output_path", str(default_output(args))]
+        print(f"when all {shard.count} shards are written: {shlex.join(merge)}")
     return 0
 
 
@@ -366,10 +366,8 @@ def print_summary(output: Path, manifest: dict[str, Any], sources: dict[str, int
             "the given amounts and the goal"
         )
     print(f"beside it: {manifest_path(output).name}, {details_path(output).name}")
-    print(
-        "next: python scripts/analysis/analyze_gsm8k_plans.py "
-        f"--data_path {output} --output_plot gsm8k_analysis.png"
-    )
+    flags = ["--data_path", str(output), "--output_plot", "gsm8k_analysis.png"]
+    print("next:", command_line("scripts/analysis/analyze_gsm8k_plans.py", "analyze", flags))
 
 
 def _print_repair(report: dict[str, Any], manifest: dict[str, Any], failed: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from hbd3lm.commands import build
+from hbd3lm.commands.next_step import command_line
 from hbd3lm.commands.overrides import override_value
 from hbd3lm.commands.rank import get_rank
 from hbd3lm.commands.settings import read_seed, typed
@@ -171,7 +171,7 @@ def _train(cfg: DictConfig, setup: Setup) -> int | None:
 
         draw_loss_figure(run_dir / "logs", run_dir / "loss.png")
     print(json.dumps(summary, indent=2))
-    print("next:", shlex.join(["python", "main.py", "mode=sample_eval", *_same_place(cfg)]))
+    print("next:", command_line("main.py mode=sample_eval", "sample_eval", _same_place(cfg)))
     return None
 
 

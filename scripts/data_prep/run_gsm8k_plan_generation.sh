@@ -27,6 +27,10 @@
 # an array of 4: SHARDS=4 sbatch --array=2 scripts/data_prep/run_gsm8k_plan_generation.sh
 # Settings left empty are left to the program, whose --help explains them.
 set -euo pipefail
+# Paths are meant as the caller sees them, also from outside the repository.
+for name in OUTPUT_DIR DATA_DIR PROMPT_FILE; do
+    [[ -f main.py || -z "${!name:-}" || "${!name}" == /* ]] || declare "$name=$PWD/${!name}"
+done
 
 PLANNER="${PLANNER:-vllm}"                       # vllm | openai | llamacpp | transformers | rules | socratic
 MODEL="${MODEL:-}"                               # empty: Llama-3-8B-Instruct; openai: the server's
@@ -38,9 +42,9 @@ NUM_EXAMPLES="${NUM_EXAMPLES:-}"                 # empty: all
 BATCH_SIZE="${BATCH_SIZE:-256}"                  # requests in flight
 SEED="${SEED:-0}"
 # --- prompt and sampling of a language model
-TEMPERATURE="${TEMPERATURE:-0.7}"
-TOP_P="${TOP_P:-0.9}"
-MAX_TOKENS="${MAX_TOKENS:-256}"
+TEMPERATURE="${TEMPERATURE:-}"                   # empty: 0.7
+TOP_P="${TOP_P:-}"                               # empty: 0.9
+MAX_TOKENS="${MAX_TOKENS:-}"                     # empty: 256
 PROMPT_FILE="${PROMPT_FILE:-}"
 QUESTION_ONLY="${QUESTION_ONLY:-0}"              # 1: show no solution
 CONSTRAINED="${CONSTRAINED:-}"                   # auto | on | off
@@ -128,20 +132,18 @@ give --data_dir "$DATA_DIR"
 give --num_examples "$NUM_EXAMPLES"
 give --shard "$SHARD"
 [[ "$OVERWRITE" != 1 ]] || options+=(--overwrite)
-if [[ "$PLANNER" != rules && "$PLANNER" != socratic ]]; then
-    give --model "$MODEL"
-    give --temperature "$TEMPERATURE"
-    give --top_p "$TOP_P"
-    give --max_tokens "$MAX_TOKENS"
-    give --prompt_file "$PROMPT_FILE"
-    [[ "$QUESTION_ONLY" != 1 ]] || options+=(--question_only)
-    give --constrained "$CONSTRAINED"
-    give --max_numbers "$MAX_NUMBERS"
-    give --min_words "$MIN_WORDS"
-    give --max_words "$MAX_WORDS"
-    give --max_retries "$MAX_RETRIES"
-fi
 # What the planner does not have, the program refuses by name.
+give --model "$MODEL"
+give --temperature "$TEMPERATURE"
+give --top_p "$TOP_P"
+give --max_tokens "$MAX_TOKENS"
+give --prompt_file "$PROMPT_FILE"
+[[ "$QUESTION_ONLY" != 1 ]] || options+=(--question_only)
+give --constrained "$CONSTRAINED"
+give --max_numbers "$MAX_NUMBERS"
+give --min_words "$MIN_WORDS"
+give --max_words "$MAX_WORDS"
+give --max_retries "$MAX_RETRIES"
 give --dtype "$DTYPE"
 give --revision "$REVISION"
 give --max_model_len "$MAX_MODEL_LEN"
@@ -162,7 +164,7 @@ for split in "${splits[@]}"; do
     parts=("${output%.json}".shard-*-of-"${SHARD#*/}".json)
     if ((${#parts[@]} == ${SHARD#*/})); then
         # Parts of an earlier run that are still to be replaced do not fit: no fault of this task.
-        "${merge[@]}" || echo "not merged; when all parts are written: ${merge[*]}"
+        "${merge[@]}" || echo "not merged; when all parts are written:$(printf ' %q' "${merge[@]}")"
     else
         echo "${#parts[@]} of ${SHARD#*/} parts are written; the last task merges them"
     fi

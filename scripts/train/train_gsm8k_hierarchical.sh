@@ -26,6 +26,10 @@
 # it is in and queues itself again; then it goes on from there. So does a job that was cut off, when
 # it is submitted again. Several nodes: sbatch --nodes=2 ...
 set -euo pipefail
+# Paths are meant as the caller sees them, also from outside the repository.
+for name in DATA_PATH VALID_PATH DATA_DIR RUN_DIR; do
+    [[ -f main.py || -z "${!name:-}" || "${!name}" == /* ]] || declare "$name=$PWD/${!name}"
+done
 
 MODEL_SIZE="${MODEL_SIZE:-small}"                # nano | tiny | small | medium
 BATCH_SIZE="${BATCH_SIZE:-32}"                   # problems per GPU (process) at a time
@@ -56,7 +60,7 @@ source scripts/common.sh
 find_python
 [[ -f "$DATA_PATH" ]] ||
     fail "no data file $DATA_PATH (DATA_PATH); write it with: $PYTHON" \
-        "scripts/data_prep/generate_gsm8k_plans.py --split train --output_path $DATA_PATH"
+        "scripts/data_prep/generate_gsm8k_plans.py --split train --output_path $(printf %q "$DATA_PATH")"
 [[ -z "$VALID_PATH" || -f "$VALID_PATH" ]] || fail "no validation file $VALID_PATH (VALID_PATH)"
 
 # --- one command ------------------------------------------------------------------------------

@@ -42,6 +42,18 @@ def test_embedded_problems_become_the_records_of_the_spec(tmp_path, capsys):
     assert "next: python scripts/analysis/analyze_gsm8k_plans.py --data_path" in printed
 
 
+def test_the_command_that_comes_next_can_be_copied_from_anywhere(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    assert main(["--output_path", f"{folder}/a.json", "--num_examples", "3", "--shard", "1/2"]) == 0
+    printed = capsys.readouterr().out
+    assert f"next: python scripts/analysis/analyze_gsm8k_plans.py --data_path '{folder}/" in printed
+    assert "hbd3lm plans merge --output_path '" in printed
+    monkeypatch.chdir(folder)
+    generate(folder, "--num_examples", "3")
+    assert f"next: hbd3lm analyze --data_path '{folder}/" in capsys.readouterr().out
+
+
 def test_the_socratic_planner_reads_the_socratic_file(tmp_path, data_dir):
     flags = ("--data_dir", str(data_dir), "--num_examples", "3")
     plans = [e.plan for e in generate(tmp_path, "--planner", "socratic", *flags)]
@@ -313,7 +325,7 @@ def test_help_answers_without_loading_anything_heavy():
 # --- the SLURM script ---------------------------------------------------------------------------
 
 
-def run_script(tmp_path, **variables):
+def run_script(tmp_path, cwd=REPOSITORY, **variables):
     environment = {**os.environ, "PYTHON": sys.executable, "OUTPUT_DIR": str(tmp_path)}
     settings = re.findall(r'^(\w+)="\$\{\1:-', SCRIPT.read_text(), re.MULTILINE)
     for name in [*environment]:
@@ -322,7 +334,7 @@ def run_script(tmp_path, **variables):
     return subprocess.run(
         ["bash", str(SCRIPT)],
         env={**environment, **variables},
-        cwd=tmp_path,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=600,
@@ -415,6 +427,24 @@ def test_old_parts_of_other_settings_do_not_fail_a_task(tmp_path, data_dir):
     done = run_script(tmp_path, **run, **array_task(0, NUM_EXAMPLES="8"))
     assert done.returncode == 0
     assert "not shards of one run" in done.stderr and "not merged; when all parts" in done.stdout
+
+
+def test_what_a_planner_does_not_have_is_refused_by_name(tmp_path, data_dir):
+    run = {"PLANNER": "rules", "DATA_DIR": str(data_dir), "NUM_EXAMPLES": "2", "SPLITS": "test"}
+    for name, flag in (("TEMPERATURE", "temperature"), ("PROMPT_FILE", "prompt_file"),
+                       ("MODEL", "model"), ("MAX_RETRIES", "max_retries")):  # fmt: skip
+        done = run_script(tmp_path, **run, **{name: "1"})
+        assert done.returncode != 0 and f"--{flag}" in done.stderr, name
+    assert "--question_only" in run_script(tmp_path, **run, QUESTION_ONLY="1").stderr
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_folder_is_meant_as_the_caller_sees_it(tmp_path, data_dir):
+    (tmp_path / "there").symlink_to(data_dir)
+    run = {"PLANNER": "rules", "DATA_DIR": "there", "NUM_EXAMPLES": "2", "SPLITS": "test"}
+    done = run_script(tmp_path, cwd=tmp_path, **run, OUTPUT_DIR="plans")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "plans" / "gsm8k_hierarchical_test.json").is_file()
 
 
 def test_every_variable_of_the_script_reaches_the_program(tmp_path):
