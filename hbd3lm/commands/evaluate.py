@@ -76,6 +76,8 @@ def _print_perplexities(result: dict) -> None:
             f"{part['tokens']:,}",
         )
     make_console().print(table)
+    if any(part["perplexity_noise_high"] is None for part in result["segments"].values()):
+        print("draws ?: one turn of draws does not tell; with eval.precision=0.005 they are told")
     if "precision" in result:
         reached = "within" if result["precision_reached"] else "NOT yet within"
         remedy = "" if result["precision_reached"] else "; raise eval.max_samples"

@@ -365,7 +365,7 @@ def _claim(work: Work) -> None:
     Raises:
         UserError: the folder holds another run, or files that are no run of the quickstart.
     """
-    from hbd3lm.files import atomic_write
+    from hbd3lm.files import atomic_write, read_json
 
     problems = json.dumps([asdict(p) for p in (*work.train, *work.test)], sort_keys=True)
     mine = {
@@ -377,10 +377,9 @@ def _claim(work: Work) -> None:
     }
     record, folder = work.run_dir / "quickstart.json", work.run_dir
     if record.is_file():
-        try:
-            theirs = json.loads(record.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            theirs = {}
+        theirs = {}
+        if not work.args.overwrite:
+            theirs = read_json(record, "--output_dir", "give --overwrite to discard that run")
         different = [
             f"{key}: {theirs.get(key)} != {mine.get(key)}"
             for key in sorted({*mine, *theirs})
@@ -436,8 +435,11 @@ def _check_mask(work: Work) -> None:
 
 def _train(work: Work) -> None:
     """Train, or go on, or leave a finished run as it is."""
+    from hbd3lm.files import read_json
+
     summary, steps = work.run_dir / "train_summary.json", work.training_config.training.max_steps
-    if summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["steps"] >= steps:
+    remedy = f"remove {work.run_dir} and run the same command again"
+    if summary.is_file() and read_json(summary, "--output_dir", remedy).get("steps", 0) >= steps:
         print(f"already trained for {steps} steps: {work.run_dir / 'checkpoints'}")
         return
     _run_mode(work.settings_of("train"))

@@ -8,6 +8,8 @@ string fields) is the data format documented in ``GSM8K_README.md``.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -74,6 +76,11 @@ def read_records(
         UserError: missing or empty file, broken JSON, a record that lacks a field or holds a
             non-string, or a repeated id; the message names the file and the record.
     """
+    if not os.path.lexists(path):
+        raise UserError(
+            f"{what}: no such file: {path}; write it first: hbd3lm plans --split train|test "
+            f"--output_path {shlex.quote(str(path))}"
+        )
     rows = _parse_rows(read_text(path, what), f"{what}: {path}")
     if not rows:
         raise UserError(f"{what}: {path} holds no examples; write it with generate_gsm8k_plans.py")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import pickle
 import re
@@ -28,7 +27,7 @@ from typing import IO, Any
 import torch
 
 from hbd3lm.errors import UserError, some_of
-from hbd3lm.files import atomic_write
+from hbd3lm.files import atomic_write, read_json
 from hbd3lm.model.adapters import merge_adapters
 from hbd3lm.model.config import ModelConfig
 from hbd3lm.model.layout import Layout
@@ -274,11 +273,8 @@ def read_exported(folder: str | Path, what: str = "checkpoint") -> tuple[ModelCa
         run = folder / "checkpoints" / "best.ckpt"
         remedy = str(run) if run.is_file() else "a .ckpt file, or a folder hbd3lm export wrote"
         raise UserError(f"{what}: {folder} is no exported model (no {CONFIG_FILE}); give {remedy}")
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{what}: {config} is not valid JSON ({error}); export it again") from None
-    if not isinstance(content, dict) or content.get("model_type") != KEY:
+    content = read_json(config, what, "export the model again")
+    if content.get("model_type") != KEY:
         raise UserError(f"{what}: {config} does not describe a model of hbd3lm")
     card = _read_card(content.get("card"), config, what)
     if not weights.is_file():

@@ -149,6 +149,15 @@ def test_a_run_whose_training_was_stopped_by_a_signal_ends_there(tmp_path, monke
     assert stop.value.code == 75 and modes == ["train"]
 
 
+@pytest.mark.parametrize("content", [b"[1]", b"\xff{}", b"{"])
+def test_a_broken_record_of_the_run_is_one_message(content, finished, tmp_path):
+    flags = ["--dataset", "embedded", "--output_dir", str(tmp_path), *SMALL, *TINY]
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "embedded" / "quickstart.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"quickstart\.json.*"):
+        main(flags)
+
+
 def test_overwrite_discards_the_earlier_run(tmp_path, monkeypatch):
     flags = ["--dataset", "embedded", "--output_dir", str(tmp_path), *SMALL, *TINY]
     args = build_parser().parse_args(flags)

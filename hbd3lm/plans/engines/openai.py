@@ -25,6 +25,7 @@ from hbd3lm.plans.engines.workers import Workers
 
 _DEFAULT_KEY = "OPENAI_API_KEY"
 _NO_KEY = "none"  # local servers ask for none, but the client insists on having one
+_GARBLED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 _GIVE_UP = 8
 """Requests in a row that failed for good before the server counts as gone."""
 _STRUCTURED_SINCE = (0, 12)  # vLLM: `structured_outputs`; before it `guided_regex`
@@ -136,7 +137,7 @@ class OpenAIEngine:
                 time.sleep(min(8.0, 0.5 * 2 ** (attempt - 1)))
             try:
                 return self._read(request.key, self._send(request))
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            except _GARBLED as error:
                 garbled = f"no chat completion in its answer ({type(error).__name__}: {error})"
             except self._openai.APIStatusError as error:
                 return Completion(request.key, "", error=self._judge(error))
@@ -241,7 +242,7 @@ class OpenAIEngine:
         try:
             body = self._client.models.with_raw_response.list().http_response.content
             return {entry["id"]: str(entry.get("owned_by")) for entry in json.loads(body)["data"]}
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except _GARBLED:
             return {}
         except self._openai.APIStatusError as error:
             if error.status_code in (404, 405, 501):  # a server without a list
