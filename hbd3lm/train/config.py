@@ -13,7 +13,8 @@ LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 ACTIVATION_CHECKPOINTS = ("none", "mlp", "block")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
-_DEVICES = re.compile(r"auto|-1|[1-9]\d{0,3}|\d+(,\d+)+")  # more processes a node: a slip
+# What Lightning reads, up to so many processes a node that more are a slip.
+_DEVICES = re.compile(r"auto|-1|[1-9]\d{0,3}|\[\d+(, ?\d+)*\]|\d+,(\d+,?)*")
 LATER_SETTINGS = {
     "optimizer": "adamw", "muon_scale": 10.0, "decay_share": 0.2, "freeze": None,
     "init_from": None, "hierarchical.match": "operations", "pack_len": None, "lora.rank": 0,
