@@ -17,6 +17,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.pop("COLUMNS", None)  # which pytest-xdist sets: tables have the width of a pipe
 
 
+@pytest.fixture(autouse=True)
+def untold() -> None:
+    """What a process says once, it may say once in every test."""
+    from hbd3lm.commands.problems import announce
+
+    announce.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets: ``HBD3LM_DATA_DIR``, or ``../shared/data``; else skip."""

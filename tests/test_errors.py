@@ -92,5 +92,5 @@ def test_a_refusal_of_the_file_system_is_no_bug_of_ours(capsys):
 
 def test_a_closed_stdout_is_no_error():
     command = f"{sys.executable} -m hbd3lm --version >&-"
-    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, cwd=REPOSITORY, timeout=600)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -147,17 +147,13 @@ def check_leakage(
 
 def read_test_problems(cfg: DictConfig) -> tuple[Sequence, str] | str:
     """The test problems and where they are from, or why there are none."""
-    import warnings
-
     from hbd3lm.data.records import read_examples
-    from hbd3lm.data.sources import load_problems
+    from hbd3lm.data.sources import find_problems
 
     if cfg.data.test_path:
         return read_examples(cfg.data.test_path, "data.test_path"), cfg.data.test_path
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the same sentence is in fallback
-            loaded = load_problems(cfg.data.name, "test", cfg.data.dir)
+        loaded = find_problems(cfg.data.name, "test", cfg.data.dir)
     except UserError as error:
         return str(error)
     return loaded.fallback or (loaded.problems, f"{cfg.data.name} test")

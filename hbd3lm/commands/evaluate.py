@@ -25,12 +25,17 @@ _OUTPUT_DIR = "eval.output_dir"
 
 
 def ppl_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
-    """NELBO per token and perplexity of plan and execution, and of every problem."""
+    """NELBO per token and perplexity of plan and execution, and of every problem.
+
+    Args:
+        given: the user's overrides, which a checkpoint may contradict; so in the other modes.
+    """
     from hbd3lm.evaluate.perplexity import likelihoods
     from hbd3lm.progress import track
     from hbd3lm.train.config import TrainingConfig
 
     config = typed(TrainingConfig, cfg.training, "training")
+    scoring = typed(EvalConfig, cfg.eval, "eval")
     seed = read_seed(cfg)
     loaded, examples, token_set = _load_for_evaluation(cfg, given)
     path, metrics = _outputs(cfg, "perplexity.jsonl", "perplexity.json")
@@ -40,12 +45,12 @@ def ppl_eval(cfg: DictConfig, given: Sequence[str] = ()) -> None:
             loaded.net,
             loaded.objective,
             documents,
-            cfg.eval.samples,
+            scoring.samples,
             config.batch_size,
             seed,
             lambda batches: track(batches, "scoring", "batches"),
-            cfg.eval.precision,
-            cfg.eval.max_samples,
+            scoring.precision,
+            scoring.max_samples,
         )
     result = {"token_set": token_set, **found.summary()}
     # The files first: they are complete even if nobody reads the printout to its end.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,16 +266,14 @@ def _keep_real_plans(output: Path, origin: str) -> None:
 
 
 def load_problem_set(*arguments: Any, **options: Any) -> ProblemSet:
-    """:func:`hbd3lm.data.sources.load_problems`, telling where they come from, loudly if not from
+    """:func:`hbd3lm.data.sources.find_problems`, telling where they come from, loudly if not from
     where they should."""
-    from hbd3lm.data.sources import load_problems
+    from hbd3lm.commands.problems import announce
+    from hbd3lm.data.sources import find_problems
 
-    with warnings.catch_warnings():
-        # The fallback is announced below, once and in full.
-        warnings.simplefilter("ignore", UserWarning)
-        problem_set = load_problems(*arguments, **options)
+    problem_set = find_problems(*arguments, **options)
     if problem_set.fallback:
-        print(f"\nWARNING: {problem_set.fallback}\n", file=sys.stderr)
+        announce(problem_set.fallback)
     print(f"problems: {problem_set.origin}")
     return problem_set
 

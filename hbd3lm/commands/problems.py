@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,14 +104,12 @@ def _dataset_name(cfg: DictConfig) -> str:
 
 
 def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -> ProblemSet:
-    from hbd3lm.data.sources import ProblemSet, load_problems
+    from hbd3lm.data.sources import ProblemSet, find_problems
 
     if name != "laboratory":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the same sentence is in fallback
-            problems = load_problems(name, split, data.dir, limit, seed=0)
+        problems = find_problems(name, split, data.dir, limit, seed=0)
         if problems.fallback and not get_rank():
-            _announce(problems.fallback)
+            announce(problems.fallback)
         return problems
     from hbd3lm.data.synthetic.laboratory import laboratory_problems
 
@@ -129,6 +126,7 @@ def _load_problems(name: str, split: str, data: DataConfig, limit: int | None) -
     return ProblemSet(problems, f"laboratory problems, {split}: {len(problems)} of {kind}")
 
 
-@lru_cache  # once for all splits and runs of a process that lack the same thing
-def _announce(fallback: str) -> None:
+@lru_cache  # once for all runs of a process that lack the same thing
+def announce(fallback: str) -> None:
+    """Say, loudly, that these are not the problems that were asked for."""
     print(f"\nWARNING: {fallback}\n", file=sys.stderr)

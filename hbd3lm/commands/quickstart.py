@@ -15,7 +15,6 @@ import os
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -306,7 +305,8 @@ def _prepare(args: argparse.Namespace, user: dict[str, str]) -> Work:
 
 def _problems(args: argparse.Namespace):
     """Name, recipe, fallback, problems and their origins: GSM8K, or else embedded ones."""
-    from hbd3lm.data.sources import load_problems
+    from hbd3lm.commands.problems import announce
+    from hbd3lm.data.sources import find_problems
     from hbd3lm.data.synthetic.laboratory import laboratory_problems
 
     fallback = None
@@ -317,9 +317,7 @@ def _problems(args: argparse.Namespace):
         )
         sets = []
         for split, limit in zip(("train", "test"), counts):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # announced below, in full
-                sets.append(load_problems("gsm8k", split, args.data_dir, limit))
+            sets.append(find_problems("gsm8k", split, args.data_dir, limit))
             fallback = sets[-1].fallback
             if fallback:
                 break
@@ -327,7 +325,7 @@ def _problems(args: argparse.Namespace):
             train, test = sets
             origins = (train.origin, test.origin)
             return "gsm8k", GSM8K, None, train.problems, test.problems, origins
-        print(f"\nWARNING: {fallback}\n", file=sys.stderr)
+        announce(fallback)
     elif args.data_dir:
         raise UserError("--data_dir names real problems, --dataset embedded wants none; choose one")
     n_train = args.num_train or EMBEDDED.train_problems

@@ -78,8 +78,8 @@ def read_records(
     """
     if not os.path.lexists(path):
         raise UserError(
-            f"{what}: no such file: {path}; write it first: hbd3lm plans --split train|test "
-            f"--output_path {shlex.quote(str(path))}"
+            f"{what}: no such file: {path}; write it first (of test problems with "
+            f"--split test): hbd3lm plans --output_path {shlex.quote(str(path))}"
         )
     rows = _parse_rows(read_text(path, what), f"{what}: {path}")
     if not rows:

@@ -40,6 +40,24 @@ def load_problems(
     limit: int | None = None,
     seed: int = 0,
 ) -> ProblemSet:
+    """As :func:`find_problems`, for those who do not look whether these are the problems meant.
+
+    Warns:
+        UserWarning: they are not; the sentence is the result's ``fallback``.
+    """
+    found = find_problems(dataset, split, data_dir, limit, seed)
+    if found.fallback:
+        warnings.warn(found.fallback, stacklevel=2)
+    return found
+
+
+def find_problems(
+    dataset: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ProblemSet:
     """Problems of a data set, from ``data_dir``, else ``HBD3LM_DATA_DIR``, else the hub.
 
     Args:
@@ -52,9 +70,8 @@ def load_problems(
         limit: only the first ``limit`` problems.
         seed: of generated problems.
 
-    Warns:
-        UserWarning: GSM8K was asked for and embedded problems are returned; the same sentence
-            is the result's ``fallback``.
+    Returns:
+        Embedded ones, and a ``fallback`` that says so, where GSM8K is out of reach.
 
     Raises:
         UserError: unknown data set or split, ``limit`` below 1, a named folder without the file,
@@ -88,7 +105,6 @@ def load_problems(
                 f"(generated) problems, NOT GSM8K; for the real ones {REMEDY}, holding "
                 f"{spec.files[split]}."
             )
-            warnings.warn(fallback, stacklevel=2)
             embedded = _embedded(split, limit, seed)
             return ProblemSet(embedded.problems, embedded.origin, fallback)
     chosen = rows[:limit]

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from hbd3lm.commands import build, problems
+from hbd3lm.commands import build
 from hbd3lm.commands.evaluate import _load_for_evaluation
 from hbd3lm.commands.problems import load_examples
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
@@ -196,7 +196,6 @@ def test_settings_that_the_checkpoint_decides_are_named(home, capsys):
 def test_problems_that_stand_in_for_gsm8k_are_not_called_so_in_what_is_written(
     tmp_path, monkeypatch, capsys
 ):
-    problems._announce.cache_clear()
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
     monkeypatch.setattr("hbd3lm.data.hub_datasets.hub_reachable", lambda *a, **k: False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))

@@ -113,7 +113,7 @@ def test_training_never_reads_the_test_set(tmp_path, monkeypatch, home):
     import hbd3lm.data.records
     import hbd3lm.data.sources
 
-    original_read, original_load = read_examples, hbd3lm.data.sources.load_problems
+    original_read, original_load = read_examples, hbd3lm.data.sources.find_problems
 
     def guarded_read(path, what="--data_path"):
         assert "test" not in what and Path(path).name != "test.json"
@@ -124,7 +124,7 @@ def test_training_never_reads_the_test_set(tmp_path, monkeypatch, home):
         return original_load(dataset, split, *args, **kwargs)
 
     monkeypatch.setattr(hbd3lm.data.records, "read_examples", guarded_read)
-    monkeypatch.setattr(hbd3lm.data.sources, "load_problems", guarded_load)
+    monkeypatch.setattr(hbd3lm.data.sources, "find_problems", guarded_load)
     quick = (*TINY, *STEPS, "training.max_steps=1", f"data.test_path={home}/test.json")
     file = f"data.train_path={home}/train.json"
     assert main("mode=train", *quick, file, f"run_dir={tmp_path}/file") == 0

@@ -203,10 +203,10 @@ def test_without_gsm8k_embedded_problems_are_used_and_the_page_says_so(
 ):
     sentence = "GSM8K train was asked for, but the hub <is away>: NOT GSM8K."
 
-    def load_problems(dataset, split, data_dir, limit):
+    def find_problems(dataset, split, data_dir, limit):
         return ProblemSet(generate_problems(split, 2), "replacement", sentence)
 
-    monkeypatch.setattr("hbd3lm.data.sources.load_problems", load_problems)
+    monkeypatch.setattr("hbd3lm.data.sources.find_problems", find_problems)
     assert main(["--output_dir", str(tmp_path), *SMALL, *TINY]) == 0
     assert f"WARNING: {sentence}" in capsys.readouterr().err
     page = page_of(tmp_path)

@@ -159,7 +159,8 @@ def test_a_file_without_examples_is_refused(tmp_path, text, reason):
 
 
 def test_the_flag_that_named_the_file_is_in_the_message(tmp_path):
-    with pytest.raises(UserError, match=r"data\.train_path: no such file: .*hbd3lm plans --split"):
+    message = r"data\.train_path: no such file: .*hbd3lm plans --output_path"
+    with pytest.raises(UserError, match=message):
         read_examples(tmp_path / "none.json", what="data.train_path")
 
 

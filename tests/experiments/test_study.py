@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hbd3lm.commands import experiment, problems
+from hbd3lm.commands import experiment
 from hbd3lm.errors import UserError
 from hbd3lm.experiments.registry import EXPERIMENTS, load_experiment
 from hbd3lm.experiments.settings import compose
@@ -342,7 +342,6 @@ def test_problems_that_stand_in_are_named_and_kept_apart_from_the_real_ones(
     monkeypatch.setattr("hbd3lm.data.hub_datasets.hub_reachable", lambda *a, **k: False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "empty"))
     place = f"experiment.output_dir={tmp_path / 'results' / 'abstraction'}"
-    problems._announce.cache_clear()
     offline = Study.open("abstraction", [place], smoke=True)
     assert offline.examples("train")[0].id.startswith("embedded_")
     assert "NOT GSM8K" in capsys.readouterr().err
