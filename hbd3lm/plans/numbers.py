@@ -110,7 +110,8 @@ _CARDINAL = (
 _SPELLED = re.compile(
     rf"""
     # The first letters of all that follows: lets most words fail at once.
-    \b(?=an?[-\s]|[oz]|t[ehrw]|f[io]|s[ei]|e[il]|ni|h[au]|mi|bi|do|qu|co)
+    \b(?=(?:an?[-\s]+)?(?:one|t(?:w[oei]|h[rio]|en|ri)|fo[ur]|fi[vf]|si|se|ei|ele|ni|ha|hu|mi|bi
+                          |ze|do[zu]|qu|cou|pai))
     (?:
       (?:half\sa[-\s]|an?\s)?dozen\b
     | {_CARDINAL}[-\s]dozens?\b
