@@ -1,4 +1,4 @@
-"""Which clock a benchmark reads, and the arguments that all of them check alike."""
+"""Which clock a benchmark reads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from hbd3lm.errors import UserError
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def check_arguments(args: argparse.Namespace, *counts: str) -> None:
-    """Refuse counts below 1, and processor time of several threads.
+def check_clock(args: argparse.Namespace) -> None:
+    """Refuse processor time of several threads.
 
     Raises:
-        UserError: one of them.
+        UserError: that.
     """
-    for name in counts:
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
     if args.clock == "cpu" and args.threads != 1:
         raise UserError("--clock cpu: the time of all threads is added up; set --threads 1 as well")

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import check_arguments
+from benchmarks.clock import check_clock
 from benchmarks.train_step import SIZES, Settings, load_documents, make_network
 from hbd3lm.allocator import keep_freed_memory
+from hbd3lm.commands.arguments import positive
 from hbd3lm.errors import run_command
 
 if TYPE_CHECKING:
@@ -51,19 +52,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks/cost.py", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--vocab", type=int, default=50262, help="rows of the embedding (default: gpt2 and ours)")
+    add("--vocab", type=positive, default=50262, help="embedding rows (default: gpt2 and ours)")
     add("--tokenizer", help="decides the lengths (default: gpt2 where DATA_DIR/gpt2 is, else gsm)")
     add("--data_dir", help="folder of GSM8K (default: HBD3LM_DATA_DIR; without: embedded problems)")
-    add("--problems", type=int, default=512, help="the first so many decide the lengths")
+    add("--problems", type=positive, default=512, help="the first so many decide the lengths")
     add("--optimizer", choices=("adamw", "muon"), default="adamw")
     add("--measure", choices=[*SIZES], help="also take real steps of this model")
-    add("--batch_size", type=int, help="of the measured steps (default: by the model)")
+    add("--batch_size", type=positive, help="of the measured steps (default: by the model)")
     add("--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto")
     add("--compile", action="store_true", help="compile the measured step")
-    add("--repeats", type=int, default=3, help="turns of the measurement")
+    add("--repeats", type=positive, default=3, help="turns of the measurement")
     add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for a "
         "machine that others use as well; with --threads 1")  # fmt: skip
-    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--threads", type=positive, help="of torch (default: torch's choice)")
     return parser
 
 
@@ -356,7 +357,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
-    check_arguments(args, "problems", "batch_size", "repeats", "threads")
+    check_clock(args)
     run(args)
     return 0
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hbd3lm.commands.arguments import count, positive, whole
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, help="a trained network")
     add("--data_path", help="plan file (default: embedded problems with plans by the rules)")
-    add("--problems", type=int, default=64, help="the first so many of it")
-    add("--draws", type=int, default=16, help="of every estimator, for each problem")
-    add("--gradient_draws", type=int, default=0, help="also compare the training gradients of so "
+    add("--problems", type=whole(2), default=64, help="the first so many of it")
+    add("--draws", type=whole(2), default=16, help="of every estimator, for each problem")
+    add("--gradient_draws", type=count, default=0, help="also compare the training gradients of so "
         "many draws, by interval (default: 0, not)")  # fmt: skip
-    add("--batch_size", type=int, default=32, help="problems of a network evaluation")
-    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--batch_size", type=positive, default=32, help="problems of a network evaluation")
+    add("--threads", type=positive, help="of torch (default: torch's choice)")
     return parser
 
 
@@ -59,10 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         UserError: a network without noise, too few draws, or no data.
     """
     args = build_parser().parse_args(argv)
-    for name, least in (("problems", 2), ("draws", 2), ("batch_size", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: at least {least}")
-    if args.gradient_draws < 0 or args.gradient_draws == 1:
+    if args.gradient_draws == 1:
         raise UserError(f"--gradient_draws {args.gradient_draws}: 0, or at least 2")
     import torch
 

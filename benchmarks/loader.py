@@ -19,7 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.train_step import SIZES, Settings, load_documents, make_network
-from hbd3lm.errors import UserError, run_command
+from hbd3lm.commands.arguments import count, positive
+from hbd3lm.errors import run_command
 
 STEPS = 4
 """Training steps in a turn, evenly spaced over a window of lengths: their cost depends on it."""
@@ -34,14 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tokenizer", default="gsm", help="gsm, gpt2 or a folder (default: gsm)")
     add("--data_dir", help="folder of GSM8K (default: HBD3LM_DATA_DIR; without: embedded problems)")
     add("--planner", choices=("rules", "socratic"), default="rules", help="decides plan lengths")
-    add("--batch_size", type=int, default=32, help="problems in a batch (default: 32)")
+    add("--batch_size", type=positive, default=32, help="problems in a batch (default: 32)")
     add("--batching", choices=("bucket", "pack"), default="bucket")
     add(
         "--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="of the step"
     )
-    add("--workers", type=int, default=1, help="also through so many worker processes; 0: not")
-    add("--repeats", type=int, default=3, help="turns")
-    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--workers", type=count, default=1, help="also through so many worker processes; 0: not")
+    add("--repeats", type=positive, default=3, help="turns")
+    add("--threads", type=positive, help="of torch (default: torch's choice)")
     add("--quick", action="store_true", help="a toy size, to see that everything runs")
     return parser
 
@@ -146,11 +147,6 @@ def timed(measure: Callable[[], int]) -> float:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
-    for name in ("batch_size", "repeats", "threads"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
-    if args.workers < 0:
-        raise UserError(f"--workers {args.workers}: at least 0 is needed")
     if args.quick:
         args.batch_size, args.repeats = min(args.batch_size, 2), 1
     run(args)

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import CLOCKS, check_arguments
+from benchmarks.clock import CLOCKS, check_clock
 from hbd3lm.allocator import keep_freed_memory
+from hbd3lm.commands.arguments import number, positive
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoint", required=True, help="a trained network")
     add("--data_path", required=True, help="plan file with problems it was not trained on")
     add("--data_dir", help="folder with gpt2/, for a network that reads its tokens")
-    add("--problems", type=int, default=200, help="the first so many of the file (default: 200)")
-    add("--thresholds", type=float, nargs="+", default=[0.99, 0.95, 0.9, 0.8, 0.7])
-    add("--batch_size", type=int, default=64, help="problems in flight (default: 64)")
-    add("--plain", type=int, default=4, help="problems in a turn of the published sampler")
+    add("--problems", type=positive, default=200, help="the first so many (default: 200)")
+    add("--thresholds", type=number, nargs="+", default=[0.99, 0.95, 0.9, 0.8, 0.7])
+    add("--batch_size", type=positive, default=64, help="problems in flight (default: 64)")
+    add("--plain", type=positive, default=4, help="problems in a turn of the published sampler")
     add("--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="of ours")
-    add("--repeats", type=int, default=2, help="turns of each way")
-    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--repeats", type=positive, default=2, help="turns of each way")
+    add("--threads", type=positive, help="of torch (default: torch's choice)")
     add("--clock", choices=CLOCKS, default="wall", help="cpu: processor time; with --threads 1")
     return parser
 
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
-    check_arguments(args, "problems", "batch_size", "plain", "repeats", "threads")
+    check_clock(args)
     run(args)
     return 0
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hbd3lm.commands.arguments import positive
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", required=True, help="what vLLM loads: hub name or local directory")
     add("--data_dir", help="folder of GSM8K (default: HBD3LM_DATA_DIR; without: embedded problems)")
-    add("--problems", type=int, default=64, help="in a turn (default: 64)")
-    add("--max_tokens", type=int, default=64, help="of an answer (default: 64)")
-    add("--max_model_len", type=int, default=2048, help="default: 2048")
+    add("--problems", type=positive, default=64, help="in a turn (default: 64)")
+    add("--max_tokens", type=positive, default=64, help="of an answer (default: 64)")
+    add("--max_model_len", type=positive, default=2048, help="default: 2048")
     add("--dtype", default="auto", help="default: the model's")
     add("--constrained", choices=["on", "off"], default="off", help="default: off")
-    add("--repeats", type=int, default=3, help="turns of each (default: 3)")
+    add("--repeats", type=positive, default=3, help="turns of each (default: 3)")
     add("--quick", action="store_true", help="a few problems, to see that everything runs")
     return parser
 
@@ -100,9 +101,6 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.quick:
         args.problems, args.max_tokens, args.repeats = min(args.problems, 4), 8, 1
-    for name in ("problems", "max_tokens", "repeats"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
     from hbd3lm.plans.engines.registry import load_engine
 
     requests = make_requests(args)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import CLOCKS, check_arguments
+from benchmarks.clock import CLOCKS, check_clock
 from benchmarks.train_step import SIZES, Settings, load_documents, make_network
 from hbd3lm.allocator import keep_freed_memory
+from hbd3lm.commands.arguments import positive
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoint", help="a trained network instead of a random one (decides the model)")
     add("--tokenizer", default="gsm", help="gsm, gpt2 or a folder (default: gsm)")
     add("--data_dir", help="folder of GSM8K (default: HBD3LM_DATA_DIR; without: embedded problems)")
-    add("--batch_size", type=int, default=64, help="problems in flight (default: 64)")
-    add("--plain", type=int, default=1, help="problems in a turn of the plain sampler")
-    add("--repeats", type=int, default=3, help="turns of each sampler")
+    add("--batch_size", type=positive, default=64, help="problems in flight (default: 64)")
+    add("--plain", type=positive, default=1, help="problems in a turn of the plain sampler")
+    add("--repeats", type=positive, default=3, help="turns of each sampler")
     add("--compile", action="store_true", help="a row with compiled blocks as well")
-    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--threads", type=positive, help="of torch (default: torch's choice)")
     add("--clock", choices=CLOCKS, default="wall", help="cpu: processor time of this process, for "
         "a machine that others use as well; with --threads 1")  # fmt: skip
     add("--quick", action="store_true", help="a toy size, to see that everything runs")
@@ -270,7 +271,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
-    check_arguments(args, "batch_size", "plain", "repeats", "threads")
+    check_clock(args)
     if args.quick:
         args.batch_size, args.plain, args.repeats = min(args.batch_size, 4), 1, 1
     run(args)

@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hbd3lm.cli import VERBS
-from hbd3lm.errors import UserError, run_command
+from hbd3lm.commands.arguments import positive
+from hbd3lm.errors import run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 AIM = 0.5
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line, described once."""
     parser = argparse.ArgumentParser(prog="benchmarks/startup.py", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each program (default: 5)")
+    parser.add_argument("--repeats", type=positive, default=5, help="turns of each (default: 5)")
     parser.add_argument("--quick", action="store_true", help="few programs, one turn")
     return parser
 
@@ -90,8 +91,6 @@ def heavy_imports(arguments: list[str]) -> tuple[int, set[str]]:
 def main(argv: list[str] | None = None) -> int:
     """Print the table; 1 if a program imports what it should not, 0 otherwise."""
     args = build_parser().parse_args(argv)
-    if args.repeats < 1:
-        raise UserError(f"--repeats {args.repeats}: at least 1 is needed")
     chosen = programs()
     if args.quick:
         quick = ("(python itself)", "hbd3lm --help", "hbd3lm train --help")

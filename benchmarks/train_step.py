@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hbd3lm.commands.arguments import count, positive
 from hbd3lm.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--model", choices=[name for name in SIZES if name != "quick"], default="tiny")
-    add("--vocab", type=int, default=50262, help="rows of the embedding (default: gpt2 and ours)")
+    add("--vocab", type=positive, default=50262, help="embedding rows (default: gpt2 and ours)")
     add("--tokenizer", help="decides the lengths (default: gpt2 where DATA_DIR/gpt2 is, else gsm)")
     add("--data_dir", help="folder of GSM8K (default: HBD3LM_DATA_DIR; without: embedded problems)")
     add("--planner", choices=("rules", "socratic"), default="rules", help="decides plan lengths")
-    add("--batch_size", type=int, help="of both (default: 4, for small 1)")
-    add("--large_batch", type=int, default=32, help="of ours in a row of its own; 0: no such row")
+    add("--batch_size", type=positive, help="of both (default: 4, for small 1)")
+    add("--large_batch", type=count, default=32, help="of ours in a row of its own; 0: no such row")
     add("--kinder", action="store_true", help="add the padded layout with logits for x_t only")
     add("--again", action="store_true", help="add ours with trainer.activation_checkpoint")
     add(
@@ -97,8 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="of all but the plain row",
     )
-    add("--repeats", type=int, default=3, help="turns of each variant")
-    add("--threads", type=int, help="of torch (default: torch's choice)")
+    add("--repeats", type=positive, default=3, help="turns of each variant")
+    add("--threads", type=positive, help="of torch (default: torch's choice)")
     add(
         "--apart",
         action="store_true",
@@ -472,11 +473,6 @@ def utilisation(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = build_parser().parse_args(argv)
-    for name in ("batch_size", "repeats", "threads"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: at least 1 is needed")
-    if args.large_batch < 0:
-        raise UserError(f"--large_batch {args.large_batch}: at least 0 is needed")
     from hbd3lm.model.precision import resolve_precision
 
     model = "quick" if args.quick else args.model
