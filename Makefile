@@ -34,8 +34,9 @@ lint: setup ## ruff: style and common mistakes
 	$(INSIDE) -m ruff check .
 	$(INSIDE) -m ruff format --check .
 
+# worksteal: the tests of a file, and what they share, stay with one worker as far as they can.
 test: lint ## lint and the whole test suite
-	OMP_NUM_THREADS=1 $(INSIDE) -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(INSIDE) -m pytest -n $(WORKERS) --dist worksteal
 
 clean: ## remove .venv and caches; data/, outputs/ and quickstart/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Milliseconds until what should come counts as missing: enough for a loaded machine.
+PATIENCE = 90_000
 # As root (containers, CI) Chromium refuses its sandbox; the pages are local files of the tests.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

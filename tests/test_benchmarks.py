@@ -131,7 +131,7 @@ def test_counted_flops_of_the_plain_sampler_are_those_of_torchs_own_counter():
     assert everywhere.operations.total - expected.operations.total == more
 
 
-def test_the_cost_programcounts_and_measures(capsys, monkeypatch):
+def test_the_cost_benchmark_counts_and_measures(capsys, monkeypatch):
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
     monkeypatch.setattr(cost, "matrix_rate", lambda device, dtype, clock: 1e9)
     monkeypatch.setattr(cost, "bandwidth", lambda device, clock: 1e9)
@@ -172,7 +172,7 @@ def test_the_plain_layout_keeps_its_activations(monkeypatch):
 
 
 @pytest.mark.parametrize("together", [[], ["--apart"]])
-def test_the_training_programprints_its_table(capsys, monkeypatch, together):
+def test_the_training_benchmark_prints_its_table(capsys, monkeypatch, together):
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
     size = ["--quick", "--kinder", "--vocab", "5000", "--threads", "1"]
     assert train_step.main([*size, *together]) == 0
@@ -188,7 +188,7 @@ def test_the_training_programprints_its_table(capsys, monkeypatch, together):
         assert any(line.startswith(name) for line in rows)
 
 
-def test_the_sampling_programprints_its_table(capsys, monkeypatch):
+def test_the_sampling_benchmark_prints_its_table(capsys, monkeypatch):
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
     assert sample.main(["--quick", "--batch_size", "3"]) == 0
     printed = capsys.readouterr().out
@@ -201,7 +201,7 @@ def test_the_sampling_programprints_its_table(capsys, monkeypatch):
     assert plain[-2] == ours[-2], "both take the same number of evaluations"
 
 
-def test_the_loader_programprints_shares_of_a_step(capsys, monkeypatch):
+def test_the_loader_benchmark_prints_shares_of_a_step(capsys, monkeypatch):
     monkeypatch.delenv("HBD3LM_DATA_DIR", raising=False)
     assert loader.main(["--quick", "--threads", "1", "--precision", "32-true"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith("%")]
@@ -213,7 +213,7 @@ def test_the_loader_programprints_shares_of_a_step(capsys, monkeypatch):
         assert batches * milliseconds == pytest.approx(1000, rel=0.2)
 
 
-def test_the_startup_programprints_a_row_a_program(capsys):
+def test_the_startup_benchmark_prints_a_row_a_program(capsys):
     assert startup.main(["--quick"]) == 0
     printed = capsys.readouterr().out
     for name in ("(python itself)", "hbd3lm --help", "hbd3lm train --help"):
@@ -221,7 +221,7 @@ def test_the_startup_programprints_a_row_a_program(capsys):
     assert "of 3 within 0.5 s" in printed
 
 
-def test_the_startup_programknows_every_program_and_sees_heavy_imports(monkeypatch, capsys):
+def test_the_startup_benchmark_knows_every_program_and_sees_heavy_imports(monkeypatch, capsys):
     programs = startup.programs()
     for name in ("hbd3lm export", "main.py", "scripts/analysis/analyze_gsm8k_plans.py"):
         assert f"{name} --help" in programs
@@ -235,7 +235,7 @@ def test_the_startup_programknows_every_program_and_sees_heavy_imports(monkeypat
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-def test_the_overhead_programprints_its_table(capsys, monkeypatch, tmp_path):
+def test_the_overhead_benchmark_prints_its_table(capsys, monkeypatch, tmp_path):
     from benchmarks import plan_overhead
     from tests.toy_chat_model import save_chat_model
 
@@ -292,7 +292,7 @@ def checkpoint(tmp_path):
     return path
 
 
-def test_the_variance_programshows_that_counts_beat_times(checkpoint, capsys):
+def test_the_variance_benchmark_shows_that_counts_beat_times(checkpoint, capsys):
     arguments = ["--checkpoint", str(checkpoint), "--problems", "6", "--draws", "4"]
     assert likelihood_variance.main([*arguments, "--gradient_draws", "4", "--threads", "1"]) == 0
     printed = capsys.readouterr().out
@@ -312,7 +312,7 @@ def test_the_variance_programshows_that_counts_beat_times(checkpoint, capsys):
     assert [row[-3] for row in shared] == [shared[0][-3]] * 2, "nats a token"
 
 
-def test_the_variance_programrefuses_exact_models(checkpoint):
+def test_the_variance_benchmark_refuses_exact_models(checkpoint):
     content = torch.load(checkpoint, weights_only=True)
     content["hbd3lm"]["objective"] = "autoregressive"
     torch.save(content, checkpoint)

@@ -15,6 +15,7 @@ Shapes: S segments, B the largest block, I intervals.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
@@ -107,13 +108,19 @@ class BlockMoments:
         return np.stack([np.interp(m, seen, row[seen] / counts[seen]) for row in sums])
 
 
+@functools.lru_cache
+def _gauss_legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights; numpy finds them by eigenvalues, too slow for each of 100 intervals."""
+    return np.polynomial.legendre.leggauss(order)
+
+
 def interval_moments(size: int, low: float, high: float, power: int) -> np.ndarray:
     """[size]: c_power(m) for m = 1..size; see the head of this file.
 
     Infinite where t^(m - power) cannot be integrated: from ``low=0`` on, for m < power.
     """
     # In log t the integrand is smooth down to the smallest times, whose weight is the largest.
-    nodes, weights = np.polynomial.legendre.leggauss(max(128, 2 * size))
+    nodes, weights = _gauss_legendre(max(128, 2 * size))
     first, last = math.log(low or 1e-12), math.log(high)
     log_t = first + (last - first) * (nodes + 1) / 2  # [nodes]
     m = np.arange(1, size + 1)[:, None]

@@ -19,7 +19,7 @@ from hbd3lm import HBD3LM, cli
 from hbd3lm.commands.demo import is_local, resolve_checkpoint
 from hbd3lm.evaluate.trajectories import Token
 from hbd3lm.report.tokens import segment_html
-from tests.browser import launch, open_page
+from tests.browser import PATIENCE, launch, open_page
 from tests.hub.exports import export_method
 
 QUESTION, PLAN = "How many apples?", "Share it."
@@ -74,7 +74,7 @@ def test_the_saved_page_says_how_its_solutions_were_sampled(tmp_path):
 def visit(browser, address: str):
     """The app in a fresh profile, with its errors and everything it asks of other machines."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))

@@ -25,7 +25,7 @@ from hbd3lm.evaluate.trajectories import (
 )
 from hbd3lm.model.layout import plan_execution_layout
 from hbd3lm.sample.trajectory import Event
-from tests.browser import CONTRAST, UNNAMED, launch, open_page
+from tests.browser import CONTRAST, PATIENCE, UNNAMED, launch, open_page
 from tests.hostile import MEGABYTE, QUESTIONS
 
 TOKENIZER = load_tokenizer("gsm")
@@ -120,7 +120,7 @@ def file(rows, tmp_path_factory):
 @pytest.fixture
 def context(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 

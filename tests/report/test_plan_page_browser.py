@@ -15,7 +15,7 @@ from hbd3lm.data.annotations import execution_text
 from hbd3lm.data.records import HierarchicalExample, read_examples, write_examples
 from hbd3lm.data.sources import load_problems
 from hbd3lm.plans.rules.planner import plan_problem
-from tests.browser import CONTRAST, UNNAMED, launch, open_page
+from tests.browser import CONTRAST, PATIENCE, UNNAMED, launch, open_page
 from tests.hostile import MEGABYTE, QUESTIONS, rows
 
 FAULTY = {
@@ -59,7 +59,7 @@ def page_of(folder: Path, *more: object) -> None:
 def context(browser):
     """A browser profile of its own: nothing kept from another test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 
