@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from hbd3lm.commands.doctor_checks import FAIL, OK, WARN, Finding, counted
+from hbd3lm.progress import track
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ class Trial:
         self.losses: list[float] = []
         started = time.perf_counter()
         # The first step warms up; a fresh network's branches are zero until it has taken two.
-        for step in range(min(4, len(batches))):
+        for step in track(range(min(4, len(batches))), "doctor's trial", "steps"):
             before = time.perf_counter()
             item = batches[step].to(device)
             with torch.autocast(device, torch.bfloat16, enabled=self.mixed):
@@ -134,8 +135,19 @@ class Trial:
         return float(loss.detach()), found
 
     def check_precision(self) -> Finding:
-        """One forward and backward pass in float32 and in bf16: same loss, same direction?"""
+        """One forward and backward pass in float32 and in bf16: same loss, same direction?
+
+        In float32 alone where the run takes it because the machine would emulate bf16, a hundred
+        times as slowly.
+        """
+        from hbd3lm.model.precision import has_bf16
+
         loss, exact = self._gradient(mixed=False)
+        if not self.mixed and not has_bf16(self.device):
+            detail = f"loss {loss:.4f} in float32; this machine multiplies no bf16"
+            if not math.isfinite(loss):
+                return Finding("precision", FAIL, detail, "not finite: check the data")
+            return Finding("precision", OK, detail)
         mixed_loss, mixed = self._gradient(mixed=True)
         dot = sum(float((exact[n] * mixed[n]).sum()) for n in exact)
         norms = [math.sqrt(sum(float((g**2).sum()) for g in g_.values())) for g_ in (exact, mixed)]

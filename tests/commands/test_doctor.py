@@ -242,7 +242,7 @@ def test_what_training_would_refuse_the_doctor_refuses(settings, overrides, mess
 
 def trial(gradients, mixed=True) -> Trial:
     made = object.__new__(Trial)
-    made.mixed = mixed
+    made.mixed, made.device = mixed, "cpu"
     made._gradient = lambda mixed: gradients[mixed]
     return made
 
@@ -259,13 +259,24 @@ def trial(gradients, mixed=True) -> Trial:
         (2.2, 1.0, False, OK),  # the run will not use it
     ],
 )
-def test_bf16_must_agree_with_float32_in_loss_and_direction(bf16_loss, direction, mixed, expected):
+def test_bf16_must_agree_with_float32_in_loss_and_direction(
+    bf16_loss, direction, mixed, expected, monkeypatch
+):
+    monkeypatch.setattr("hbd3lm.model.precision.has_bf16", lambda device: True)
     exact = {"a": torch.tensor([3.0, 0.0], dtype=torch.float64)}
     other = {"a": torch.tensor([3.0 * direction, 0.0 if direction == 1 else 1.2]).double()}
     found = trial({False: (2.0, exact), True: (bf16_loss, other)}, mixed).check_precision()
     assert found.status == expected
     if expected != OK:
         assert found.remedy == "set trainer.precision=32-true"
+
+
+@pytest.mark.parametrize("loss, expected", [(2.0, OK), (float("nan"), FAIL)])
+def test_bf16_is_not_tried_where_it_is_emulated_and_not_asked_for(loss, expected, monkeypatch):
+    """Eight problems of ``small`` would take half an hour."""
+    monkeypatch.setattr("hbd3lm.model.precision.has_bf16", lambda device: False)
+    found = trial({False: (loss, {})}, mixed=False).check_precision()
+    assert (found.status, "multiplies no bf16" in found.detail) == (expected, True)
 
 
 def test_a_run_longer_than_a_job_is_told_with_the_steps_that_fit():
