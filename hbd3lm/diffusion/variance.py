@@ -110,7 +110,7 @@ class BlockMoments:
 
 @functools.lru_cache
 def _gauss_legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights; numpy finds them by eigenvalues, too slow for each of 100 intervals."""
+    """Nodes and weights; numpy finds them by eigenvalues, too slow for each of fifty integrals."""
     return np.polynomial.legendre.leggauss(order)
 
 
