@@ -84,6 +84,7 @@ def visit(browser, address: str):
     )
     page.goto(address)
     page.locator("#solve").wait_for()
+    page.locator("#own").wait_for(state="attached")  # drawn after the button, on a busy machine
     return page
 
 
