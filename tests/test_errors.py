@@ -91,6 +91,6 @@ def test_a_refusal_of_the_file_system_is_no_bug_of_ours(capsys):
 
 
 def test_a_closed_stdout_is_no_error():
-    command = f"{sys.executable} -m hbd3lm --version >&-"
-    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, cwd=REPOSITORY, timeout=600)
+    command = ["sh", "-c", 'exec "$0" -m hbd3lm --version >&-', sys.executable]
+    done = subprocess.run(command, stderr=subprocess.PIPE, cwd=REPOSITORY, timeout=600)
     assert (done.returncode, done.stderr) == (0, b"")

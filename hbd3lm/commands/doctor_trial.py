@@ -143,22 +143,19 @@ class Trial:
         from hbd3lm.model.precision import has_bf16
 
         loss, exact = self._gradient(mixed=False)
+        norm, detail = _norm(exact), f"loss {loss:.4f} in float32"
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            return Finding("precision", FAIL, detail, "not finite even in float32: check the data")
         if not self.mixed and not has_bf16(self.device):
-            detail = f"loss {loss:.4f} in float32; this machine multiplies no bf16"
-            if not math.isfinite(loss):
-                return Finding("precision", FAIL, detail, "not finite: check the data")
-            return Finding("precision", OK, detail)
+            return Finding("precision", OK, f"{detail}; this machine multiplies no bf16")
         mixed_loss, mixed = self._gradient(mixed=True)
         dot = sum(float((exact[n] * mixed[n]).sum()) for n in exact)
-        norms = [math.sqrt(sum(float((g**2).sum()) for g in g_.values())) for g_ in (exact, mixed)]
-        cosine = dot / (norms[0] * norms[1]) if min(norms) > 0 else math.nan
+        norms = norm * _norm(mixed)
+        cosine = dot / norms if norms > 0 else math.nan
         apart = abs(mixed_loss - loss) / abs(loss)
-        detail = (
-            f"loss {loss:.4f} in float32, {mixed_loss:.4f} in bf16 ({apart:.2%} apart); cosine of "
-            f"the gradients {cosine:.4f}"
+        detail += (
+            f", {mixed_loss:.4f} in bf16 ({apart:.2%} apart); cosine of the gradients {cosine:.4f}"
         )
-        if not math.isfinite(loss) or not math.isfinite(norms[0]):
-            return Finding("precision", FAIL, detail, "not finite even in float32: check the data")
         good = apart < 0.01 and cosine > 0.98
         usable = apart < 0.05 and cosine > 0.9  # False for nan
         if good or not self.mixed:
@@ -171,6 +168,11 @@ class Trial:
         """Does every weight get a finite gradient that is not zero, after a few steps?"""
         _, gradient = self._gradient(mixed=self.mixed)
         return judge_gradients({n: float(g.norm()) for n, g in gradient.items()}, self.losses)
+
+
+def _norm(gradient: dict[str, torch.Tensor]) -> float:
+    """Of all weights together."""
+    return math.sqrt(sum(float((g**2).sum()) for g in gradient.values()))
 
 
 def judge_gradients(norms: dict[str, float], losses: Sequence[float]) -> Finding:

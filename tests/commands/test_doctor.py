@@ -275,8 +275,8 @@ def test_bf16_must_agree_with_float32_in_loss_and_direction(
 def test_bf16_is_not_tried_where_it_is_emulated_and_not_asked_for(loss, expected, monkeypatch):
     """Eight problems of ``small`` would take half an hour."""
     monkeypatch.setattr("hbd3lm.model.precision.has_bf16", lambda device: False)
-    found = trial({False: (loss, {})}, mixed=False).check_precision()
-    assert (found.status, "multiplies no bf16" in found.detail) == (expected, True)
+    found = trial({False: (loss, {})}, mixed=False).check_precision()  # no entry for bf16
+    assert (found.status, "multiplies no bf16" in found.detail) == (expected, expected == OK)
 
 
 def test_a_run_longer_than_a_job_is_told_with_the_steps_that_fit():

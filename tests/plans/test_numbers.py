@@ -224,3 +224,17 @@ def test_a_gsm8k_solution_is_read_as_a_person_reads_it():
     )
     assert find_numbers(text) == ["48", "2", "24", "48", "24", "72", "72"]
     assert find_operations(text) == {"divide": 1, "add": 2}
+
+
+WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
+    "hundred thousand million billion zero dozen half halves quarter quarters thirds fourths "
+    "fifths sixths sevenths eighths ninths tenths twelfths hundredths thousandths twice thrice "
+    "doubled tripled quadrupled halved"
+)
+
+
+@pytest.mark.parametrize("word", WORDS.split())
+def test_every_word_for_a_number_is_found_by_itself(word):
+    assert find_spelled_numbers(f"Take {word}, then go on.") == [word]
